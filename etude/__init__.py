@@ -1,0 +1,3 @@
+"""etude: one tool for the whole life of a language model."""
+
+__version__ = "0.1.0"

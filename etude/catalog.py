@@ -1,0 +1,67 @@
+"""What etude can do: every name that a recipe may use, and where it lives.
+
+Strings, not imports: reading this file costs nothing. A new objective, adaptation, format, metric, schedule or
+tracker is one file and one line here; its options are the fields of the class that the line names.
+"""
+
+from importlib import import_module
+from typing import Any
+
+ADAPTATIONS = {
+    "full": "etude.adaptation.full:Full",
+    "lora": "etude.adaptation.lora:Lora",
+}
+
+OBJECTIVES = {
+    "next-token": "etude.objective.next_token:NextToken",
+    "dpo": "etude.objective.dpo:DPO",
+}
+
+# In the order in which a file's columns are tried.
+FORMATS = {
+    "messages": "etude.data.formats.messages:Messages",
+    "sharegpt": "etude.data.formats.sharegpt:ShareGPT",
+    "preference": "etude.data.formats.preference:Preference",
+    "kto": "etude.data.formats.kto:KTO",
+    "alpaca": "etude.data.formats.alpaca:Alpaca",
+    "prompt-completion": "etude.data.formats.prompt_completion:PromptCompletion",
+    "text": "etude.data.formats.text:Text",
+}
+
+METRICS = {
+    "exact-match": "etude.evaluation.metrics.exact_match:ExactMatch",
+    "accuracy": "etude.evaluation.metrics.accuracy:Accuracy",
+    "macro-f1": "etude.evaluation.metrics.macro_f1:MacroF1",
+    "valid-json": "etude.evaluation.metrics.valid_json:ValidJSON",
+}
+
+SCHEDULES = {
+    "constant": "etude.engine.schedules:Constant",
+    "linear": "etude.engine.schedules:Linear",
+    "cosine": "etude.engine.schedules:Cosine",
+    "warmup-stable-decay": "etude.engine.schedules:WarmupStableDecay",
+}
+
+TRACKERS = {
+    "trackio": "etude.engine.trackers.trackio:Trackio",
+    "wandb": "etude.engine.trackers.wandb:WeightsAndBiases",
+    "tensorboard": "etude.engine.trackers.tensorboard:TensorBoard",
+    "mlflow": "etude.engine.trackers.mlflow:MLflow",
+}
+
+TABLES = {
+    "adaptation": ADAPTATIONS,
+    "objective": OBJECTIVES,
+    "format": FORMATS,
+    "metric": METRICS,
+    "schedule": SCHEDULES,
+    "tracker": TRACKERS,
+}
+
+
+def find(table: str, name: str) -> Any:
+    """The class that `name` stands for in `table`; KeyError names what is known."""
+    if name not in TABLES[table]:
+        raise KeyError(f"unknown {table} {name!r}; known: {', '.join(TABLES[table])}")
+    module, attribute = TABLES[table][name].split(":")
+    return getattr(import_module(module), attribute)
