@@ -67,7 +67,7 @@ class Data(Strict):
 
     sources: Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length=1)]
     """One source or a list of them; a plain path will do."""
-    held_out: Annotated[float | PositiveInt | Source, BeforeValidator(_as_source), Field(union_mode="left_to_right")] = 0.05
+    held_out: Annotated[float | PositiveInt | Source, BeforeValidator(_as_source)] = 0.05
     """Rows kept for judging and never trained on: a share below 1, a number of rows, or a source of their own."""
     context: PositiveInt = 1024
     """Longest path in tokens."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, SerializeAsAny, ValidationInfo
+from pydantic import BaseModel, ConfigDict, PlainValidator, SerializeAsAny, SerializerFunctionWrapHandler, ValidationInfo, model_serializer
 from pydantic_core import PydanticCustomError
 
 
@@ -19,6 +19,10 @@ class Leaf(Strict):
 
     kind: ClassVar[str]
     """The name in the catalog."""
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"kind": self.kind, **fields(self)}
 
 
 def one_of(table: str) -> Any:
