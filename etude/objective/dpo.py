@@ -1,6 +1,6 @@
 """DPO: direct preference optimisation against a frozen parent. https://arxiv.org/abs/2305.18290"""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from pydantic import Field, PositiveFloat
@@ -48,5 +48,5 @@ class DPO(Objective):
         terms = {"dpo": loss.sum()}
         if self.supervised:
             terms["supervised"] = -self.supervised * answer[chosen].sum()
-        watched = {"accuracy": (margin > 0).sum(), "margin": margin.sum(), "reward_chosen": reward[chosen].sum(), "reward_rejected": reward[rejected].sum()}
-        return Terms(terms, {name: (value.detach().float(), "dpo") for name, value in watched.items()})
+        watched = {"accuracy": margin > 0, "margin": margin, "reward_chosen": reward[chosen], "reward_rejected": reward[rejected]}
+        return Terms(terms, {name: (value.detach().float().sum(), "dpo") for name, value in watched.items()})
