@@ -30,7 +30,7 @@ class Forest:
     tokens: Tensor
     """[T]"""
     position: Tensor
-    """[T] depth of each token in its own path, from 0 (`virtual` is added by the policy)."""
+    """[T] depth of each token in its own path, from 0."""
     end: Tensor
     """[T] where the token's subtree ends."""
     source: Tensor
@@ -53,8 +53,6 @@ class Forest:
     """Depth first, as laid out."""
     logical_tokens: int
     """Tokens as if nothing were shared: the sum of the samples' lengths."""
-    virtual: int = 0
-    """Slots before every tree (prefix tuning): visible to all, never a source."""
 
     @property
     def samples(self) -> int:
