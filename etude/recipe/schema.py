@@ -1,10 +1,11 @@
 """What a recipe can say. Every key is here, with its meaning, its unit and its default."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
-from etude.recipe.strict import Leaf, Strict, one_of
+from etude.recipe.strict import FileText, Leaf, ModelText, OneOrMany, Strict, one_of
 
 
 class Render(Strict):
@@ -34,7 +35,8 @@ class Render(Strict):
 class Source(Strict):
     """Where rows come from."""
 
-    path: str
+    short: ClassVar[str] = "path"
+    path: FileText
     """A file, a folder, a glob, `package:module/file` (a file inside an installed Python package) or `hub:owner/name`."""
     format: Literal["auto", "messages", "sharegpt", "preference", "kto", "alpaca", "prompt-completion", "text"] = "auto"
     """How to read a row; `auto` decides by the columns and says what it decided."""
@@ -44,30 +46,38 @@ class Source(Strict):
     """A Jinja expression over the row's columns; rows for which it is false are left out and counted."""
     render: Render | None = None
     """Templates that replace the format: for tables with columns of their own."""
-    weight: PositiveFloat = 1.0
-    """Share of this source in the mixture, relative to the others'."""
+    weight: PositiveFloat | None = None
+    """Share of this source in the mixture, relative to the others'; by default each counts as many rows as it has."""
     limit: PositiveInt | None = None
     """Take at most this many rows, chosen by the seed."""
     split: str = "train"
     """Split of a hub data set."""
 
 
-def _as_source(value: object) -> object:
-    return {"path": value} if isinstance(value, str) else value
-
-
-def _as_sources(value: object) -> object:
+def _kind_of_held_out(value: object) -> str | None:
     if isinstance(value, (str, dict, Source)):
-        return [_as_source(value)]
-    return [_as_source(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return "source"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return "count" if isinstance(value, int) and value else "share"
+
+
+HeldOut = Annotated[
+    Annotated[float, Field(ge=0, lt=1), Tag("share")] | Annotated[PositiveInt, Tag("count")] | Annotated[Source, Tag("source")],
+    Discriminator(
+        _kind_of_held_out,
+        custom_error_type="held_out",
+        custom_error_message="should be a share below 1, a whole number of rows, or a source of its own",
+    ),
+]
 
 
 class Data(Strict):
     """What a stage reads."""
 
-    sources: Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length=1)]
+    sources: Annotated[list[Source], Field(min_length=1), OneOrMany()]
     """One source or a list of them; a plain path will do."""
-    held_out: Annotated[float | PositiveInt | Source, BeforeValidator(_as_source)] = 0.05
+    held_out: HeldOut = 0.05
     """Rows kept for judging and never trained on: a share below 1, a number of rows, or a source of their own."""
     context: PositiveInt = 1024
     """Longest path in tokens."""
@@ -79,12 +89,6 @@ class Data(Strict):
     """Beginnings shorter than this many tokens are not shared: the bookkeeping would cost more."""
     train_on: Literal["answers", "last-answer", "everything"] = "answers"
     """Which part of a conversation is learnt: every assistant turn, only the last one, or every token."""
-
-    @model_validator(mode="after")
-    def _held_out(self) -> "Data":
-        if isinstance(self.held_out, float) and not 0 <= self.held_out < 1:
-            raise ValueError("held_out as a share must be at least 0 and below 1; whole numbers are counts of rows")
-        return self
 
 
 class Train(Strict):
@@ -100,7 +104,7 @@ class Train(Strict):
     """Tokens computed at once; a larger step is cut into several rows, whose gradients are summed exactly."""
     learning_rate: PositiveFloat | None = None
     """Peak rate; by default 2e-4 for a LoRA and 1e-5 for full tuning."""
-    schedule: one_of("schedule") = "cosine"  # type: ignore[valid-type]
+    schedule: one_of("schedule", "cosine") = Field(default="cosine", validate_default=True)  # type: ignore[valid-type]
     """How the rate moves: constant, linear, cosine, warmup-stable-decay."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decay of matrices towards zero; never of biases and norms."""
@@ -137,9 +141,9 @@ class Stage(Strict):
     """`base`, another stage of this recipe, or an artefact `name` or `name@version`."""
     data: Data
     """What it reads."""
-    adapt: one_of("adaptation") = Field(default="lora", validate_default=True)  # type: ignore[valid-type]
+    adapt: one_of("adaptation", "lora") = Field(default="lora", validate_default=True)  # type: ignore[valid-type]
     """Which parameters may change."""
-    objective: one_of("objective") = Field(default="next-token", validate_default=True)  # type: ignore[valid-type]
+    objective: one_of("objective", "next-token") = Field(default="next-token", validate_default=True)  # type: ignore[valid-type]
     """What counts as good."""
     train: Train = Field(default={}, validate_default=True)  # type: ignore[assignment]
     """How it learns."""
@@ -148,7 +152,7 @@ class Stage(Strict):
 class Keep(Strict):
     """General text on which the tuned model should still be what its base was."""
 
-    source: Annotated[Source | None, BeforeValidator(_as_source)] = None
+    source: Source | None = None
     """The text; by default what is installed with Python, read when the run judges."""
     tokens: PositiveInt = 4096
     """How many tokens of it are scored."""
@@ -171,14 +175,24 @@ class Evaluate(Strict):
     """Of every interval."""
 
 
+def _not_base(name: str) -> str:
+    if name == "base":
+        raise PydanticCustomError("reserved", "no stage can be called `base`: that is what `parent: base` means")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+StageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$"), AfterValidator(_not_base)]
+
+
 class Recipe(Strict):
     """One file: a base, the stages of its life, and how they are judged."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "run"
+    name: Name = "run"
     """Of the run; artefacts are called `name-stage`, or `name` where there is one stage."""
-    base: str
+    base: ModelText
     """A hub id, a folder, a `.gguf` file, `package:module/file.gguf`, or an artefact of this project."""
-    stages: Annotated[dict[str, Stage], Field(min_length=1)]
+    stages: Annotated[dict[StageName, Stage], Field(min_length=1)]
     """By name, in any order; parents come first."""
     evaluate: Evaluate | None = Field(default={}, validate_default=True)  # type: ignore[assignment]
     """How results are judged; null trains without judging."""
@@ -189,7 +203,8 @@ class Recipe(Strict):
             seen, at = [name], name
             while (at := self.stages[at].parent) in self.stages:
                 if at in seen:
-                    raise ValueError(f"stages go in a circle: {' → '.join([*seen, at])}")
+                    circle = {"circle": " → ".join([*seen, at]), "at": ("stages", seen[-1], "parent")}
+                    raise PydanticCustomError("circle", "stages go in a circle: {circle}", circle)
                 seen.append(at)
         return self
 
