@@ -1,0 +1,103 @@
+"""The one attention function that etude registers with transformers: forests by their own kernels, all else as usual.
+
+A forest travels through the model's forward as the keyword argument `forest`, so a decoder that hands its keyword arguments on
+needs no change. Without it (generation, foreign code) the function is ordinary masked attention. A forest never meets any
+other attention: `Policy` refuses to run one when the model's attention is not this.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from etude.core.forest import Forest
+from etude.model.by_node import by_node
+from etude.model.flex import block_mask, flex
+from etude.model.merge import Call, calls_of, merge
+from etude.model.plain import masked_attention
+
+NAME = "etude"
+"""The attention implementation to ask transformers for."""
+
+
+@dataclass(slots=True, eq=False)
+class ForestAttention:
+    """A forest as attention reads it, made once for all layers; `slower` collects what the fast kernel could not do."""
+
+    forest: Forest
+    calls: list[Call]
+    longest: int
+    masks: dict[int | None, BlockMask] = field(default_factory=dict)
+    slower: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, forest: Forest) -> "ForestAttention":
+        return cls(forest, calls_of(forest.nodes), forest.longest_path)
+
+    def mask(self, window: int | None) -> BlockMask:
+        if window not in self.masks:
+            self.masks[window] = block_mask(self.forest.position, self.forest.end, window)
+        return self.masks[window]
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    forest: ForestAttention | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_unused: object,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query [B, H, T, D], key and value [B, K, S, D] → [B, T, H, D].
+
+    `sliding_window`, `softcap` and `s_aux` (sinks) are the names under which models hand over what is special about them.
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if forest is None:
+        return _ordinary(module, query, key, value, attention_mask, scale, softcap=softcap, sinks=s_aux), None
+    if dropout:
+        raise NotImplementedError("attention dropout would differ between a shared beginning and its copies; load the model with dropout 0")
+    window = sliding_window if sliding_window and sliding_window < forest.longest else None
+    if query.is_cuda:
+        return flex(query, key, value, forest.mask(window), scale, softcap=softcap, sinks=s_aux), None
+    dtype = value.dtype
+    # The CPU's bfloat16 kernel is slower than its float32 one and rounds more: convert on the way in and out.
+    query, key, value = query.float(), key.float(), value.float()
+    if window is None and softcap is None and s_aux is None:
+        return _merged(query, key, value, forest, scale).to(dtype), None
+    for name, present in (("sliding window", window is not None), ("soft-cap", softcap is not None), ("sinks", s_aux is not None)):
+        if present:
+            forest.slower.add(name)
+    return by_node(query, key, value, forest.forest.nodes, scale, window=window, softcap=softcap, sinks=s_aux).to(dtype), None
+
+
+def _merged(query: Tensor, key: Tensor, value: Tensor, forest: ForestAttention, scale: float) -> Tensor:
+    """The kernel knows one head size: where keys and values differ (latent attention), zeros fill the smaller."""
+    size, value_size = query.shape[-1], value.shape[-1]
+    if size == value_size:
+        return merge(query, key, value, forest.calls, scale)
+    widest = max(size, value_size)
+    query, key, value = (F.pad(x, (0, widest - x.shape[-1])) for x in (query, key, value))
+    return merge(query, key, value, forest.calls, scale)[..., :value_size].contiguous()
+
+
+def _ordinary(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, **special: Any) -> Tensor:
+    """Attention under a mask of transformers' making; None means causal, or everything for a single query."""
+    if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    return masked_attention(query, key, value, mask, scale, **special).transpose(1, 2).contiguous()
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

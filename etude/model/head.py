@@ -1,0 +1,190 @@
+"""Hidden states → log-probabilities of the targets, in chunks: no [T, vocabulary] tensor ever exists.
+
+Three ways, all exact, chosen by what is trained:
+- frozen head: d log p / d h is computed together with log p, so the backward pass needs no logits at all;
+- trained head under an objective whose coefficients are known: both gradients are computed in the forward pass;
+- trained head otherwise: the log-sum-exp is kept and the logits are computed again.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 256
+"""Predictions whose logits exist at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What a model does to its logits after the head: `cap(scale * (h Wᵀ + bias))`."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, config: object) -> "Shape":
+        """Read off a transformers config, by the names its models use."""
+        scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+        return cls(scale, getattr(config, "final_logit_softcapping", None))
+
+    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """[n, hidden] → [n, vocabulary], float32."""
+        return self.apply(F.linear(hidden, weight, bias).float())
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """What the model does to the head's output."""
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def chain_(self, gradient: Tensor, logits: Tensor | None) -> Tensor:
+        """d loss / d (h Wᵀ + bias) from d loss / d logits, in place; `logits` are needed only under a soft-cap."""
+        if self.softcap is not None:
+            assert logits is not None
+            gradient.mul_(1 - (logits / self.softcap).square_())
+        return gradient.mul_(self.scale) if self.scale != 1.0 else gradient
+
+
+def log_probabilities(hidden: Tensor, head: nn.Module, target: Tensor, shape: Shape, coefficients: Tensor | None = None) -> Tensor:
+    """[N] log-probability of each target, float32, differentiable in `hidden` and in the head where it is trained.
+
+    Args:
+        hidden: [N, hidden size], the states that predict.
+        target: [N] token ids.
+        coefficients: [N] d loss / d log-probability up to one common factor, where the objective knows it beforehand.
+    """
+    if type(head) is not nn.Linear:  # an adapted or quantised head: through its own forward
+        return _by_module(hidden, head, target, shape)
+    weight, bias = head.weight, head.bias
+    if not torch.is_grad_enabled():
+        weight, bias = _like(hidden, weight, bias)
+        return torch.cat([_score(h, weight, bias, t, shape)[0] for h, t in _chunks(hidden, target)])
+    if not head.weight.requires_grad and (bias is None or not bias.requires_grad):
+        return _Frozen.apply(hidden, weight, bias, target, shape)  # type: ignore[return-value]
+    if coefficients is not None:
+        return _Known.apply(hidden, weight, bias, target, coefficients, shape)  # type: ignore[return-value]
+    return _Again.apply(hidden, weight, bias, target, shape)  # type: ignore[return-value]
+
+
+def _like(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The head in the type that computes; float32 masters stay outside, so that their gradients are not rounded on the way."""
+    return weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+
+
+def _chunks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(x.split(CHUNK) for x in tensors), strict=True))
+
+
+def _score(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities [n], log-sum-exp [n, 1], logits [n, vocabulary]."""
+    logits = shape.logits(hidden, weight, bias)
+    total = logits.logsumexp(-1, keepdim=True)
+    return (logits.gather(-1, target[:, None]) - total)[:, 0], total, logits
+
+
+def _unit(logits: Tensor, total: Tensor, target: Tensor, shape: Shape, coefficients: Tensor | None = None) -> Tensor:
+    """[n, vocabulary] d log p / d (h Wᵀ + bias), times the coefficients; the logits are used up unless a soft-cap needs them."""
+    gradient = torch.sub(logits, total, out=None if shape.softcap is not None else logits).exp_().neg_()
+    gradient.scatter_add_(1, target[:, None], torch.ones_like(total))
+    if coefficients is not None:
+        gradient.mul_(coefficients[:, None])
+    return shape.chain_(gradient, logits)
+
+
+def _by_module(hidden: Tensor, head: nn.Module, target: Tensor, shape: Shape) -> Tensor:
+    def one(h: Tensor, t: Tensor) -> Tensor:
+        logits = shape.apply(head(h).float())
+        return logits.gather(-1, t[:, None])[:, 0] - logits.logsumexp(-1)
+
+    if not torch.is_grad_enabled():
+        return torch.cat([one(h, t) for h, t in _chunks(hidden, target)])
+    return torch.cat([checkpoint(one, h, t, use_reentrant=False) for h, t in _chunks(hidden, target)])
+
+
+class _Frozen(torch.autograd.Function):
+    """The unit gradient d log p / d h = W[target] - softmax · W comes with the forward pass."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape) -> Tensor:
+        weight, bias = _like(hidden, weight, bias)
+        unit = torch.empty_like(hidden)
+        scores = []
+        for (h, t), out in zip(_chunks(hidden, target), unit.split(CHUNK), strict=True):
+            score, total, logits = _score(h, weight, bias, t, shape)
+            torch.mm(_unit(logits, total, t, shape).to(weight.dtype), weight, out=out)
+            scores.append(score)
+        ctx.save_for_backward(unit)
+        return torch.cat(scores)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        (unit,) = ctx.saved_tensors
+        return unit * gradient[:, None].to(unit.dtype), None, None, None, None
+
+
+def _zeros(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Room for the gradients of states and head; the head's are summed in float32."""
+    d_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+    return torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32), d_bias
+
+
+def _accumulate(gradient: Tensor, hidden: Tensor, d_weight: Tensor, d_bias: Tensor | None) -> None:
+    """Add a chunk's share to the head's gradients, which are kept in float32."""
+    d_weight += (gradient.T @ hidden).float() if d_weight.dtype != hidden.dtype else gradient.T @ hidden
+    if d_bias is not None:
+        d_bias += gradient.sum(0).float()
+
+
+class _Known(torch.autograd.Function):
+    """Coefficients known: gradients of Σ coefficient · log p with respect to states and head come with the forward pass."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, coefficients: Tensor, shape: Shape) -> Tensor:
+        ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
+        d_hidden, d_weight, d_bias = _zeros(hidden, weight, bias)
+        weight, bias = _like(hidden, weight, bias)
+        scores = []
+        for (h, t, c), out in zip(_chunks(hidden, target, coefficients), d_hidden.split(CHUNK), strict=True):
+            score, total, logits = _score(h, weight, bias, t, shape)
+            gradient = _unit(logits, total, t, shape, c).to(weight.dtype)
+            torch.mm(gradient, weight, out=out)
+            _accumulate(gradient, h, d_weight, d_bias)
+            scores.append(score)
+        ctx.save_for_backward(d_hidden, d_weight, coefficients, *([] if d_bias is None else [d_bias]))
+        return torch.cat(scores)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        d_hidden, d_weight, coefficients, *d_bias = ctx.saved_tensors
+        # The loss was promised to be `factor * Σ coefficient · log p`; a loss that is anything else stops here.
+        factor = (gradient * coefficients).sum() / coefficients.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
+        torch._assert_async(((gradient - factor * coefficients).abs() <= 1e-4 * gradient.abs().max()).all())
+        scaled = [(factor * x).to(dtype) for x, dtype in zip((d_hidden, d_weight, *d_bias), ctx.dtypes, strict=False)]
+        return scaled[0], scaled[1], scaled[2] if d_bias else None, None, None, None
+
+
+class _Again(torch.autograd.Function):
+    """Coefficients unknown: the logits are computed again from the states and the kept log-sum-exp."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape) -> Tensor:
+        compute = _like(hidden, weight, bias)
+        scored = [_score(h, *compute, t, shape)[:2] for h, t in _chunks(hidden, target)]
+        ctx.save_for_backward(hidden, weight, target, torch.cat([total for _, total in scored]), *([] if bias is None else [bias]))
+        ctx.shape = shape
+        return torch.cat([score for score, _ in scored])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        hidden, weight, target, totals, *rest = ctx.saved_tensors
+        bias = rest[0] if rest else None
+        d_hidden, d_weight, d_bias = _zeros(hidden, weight, bias)
+        w, b = _like(hidden, weight, bias)
+        for (h, t, total, g), out in zip(_chunks(hidden, target, totals, gradient), d_hidden.split(CHUNK), strict=True):
+            chunk = _unit(ctx.shape.logits(h, w, b), total, t, ctx.shape, g).to(w.dtype)
+            torch.mm(chunk, w, out=out)
+            _accumulate(chunk, h, d_weight, d_bias)
+        return d_hidden, d_weight.to(weight.dtype), None if bias is None or d_bias is None else d_bias.to(bias.dtype), None, None

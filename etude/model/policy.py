@@ -1,0 +1,93 @@
+"""A language model as the engine sees it: forest in, scores out, one forward."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from etude.core.forest import Forest
+from etude.core.scores import Scores
+from etude.model import attention
+from etude.model.attention import ForestAttention
+from etude.model.head import Shape, log_probabilities
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the policy had to do otherwise than fast; shown at the end of a run."""
+
+    slower: dict[str, int] = field(default_factory=dict)
+    """Forwards in which the fused kernel could not serve, by the reason."""
+
+
+class Policy(nn.Module):
+    """Trunk and head under one forward.
+
+    Args:
+        model: a transformers causal language model; adapters may be inside.
+        layout: `forest`, or `padded` for models whose layers cannot tell a forest's branches apart.
+        compute: the type in which matrices are multiplied. Weights of another type (float32 masters) are converted on
+            the way; a model that is held in `compute` already runs as it is.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, layout: str = "forest", compute: torch.dtype = torch.float32):
+        super().__init__()
+        if layout == "forest" and model.config._attn_implementation != attention.NAME:
+            chosen = model.config._attn_implementation
+            raise ValueError(f"a forest under {chosen!r} attention would be silently wrong; load the model with {attention.NAME!r}")
+        self.model, self.layout, self.compute = model, layout, compute
+        self.shape = Shape.of(model.config.get_text_config())
+        self.counts = Counts()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def head(self) -> nn.Module:
+        return self.model.get_output_embeddings()
+
+    def forward(self, forest: Forest, coefficients: Tensor | None = None) -> Scores:
+        """Score the forest's predictions.
+
+        Args:
+            coefficients: [N] see `Objective.coefficients`.
+        """
+        return Scores(log_probabilities(self.hidden(forest), self.head, forest.target, self.shape, coefficients))
+
+    def hidden(self, forest: Forest) -> Tensor:
+        """[N, hidden size] the states from which the forest's predictions are made, in the compute type."""
+        with self._autocast():
+            states = self._along_forest(forest) if self.layout == "forest" else self._along_lines(forest)
+        return states.to(self.compute)
+
+    def _along_forest(self, forest: Forest) -> Tensor:
+        along = ForestAttention.of(forest)
+        # A mask of four dimensions is what transformers passes on untouched; ours reads the forest instead.
+        untouched = torch.zeros(1, 1, 1, 1, device=self.device)
+        trunk = self.model.base_model
+        output = trunk(
+            input_ids=forest.tokens[None], position_ids=forest.position[None], attention_mask=untouched, forest=along, use_cache=False
+        )
+        for reason in along.slower:
+            self.counts.slower[reason] = self.counts.slower.get(reason, 0) + 1
+        return output.last_hidden_state[0, forest.source]
+
+    def _along_lines(self, forest: Forest) -> Tensor:
+        """Right-padded lines of one path each: exact for every decoder, because nothing real comes after the padding."""
+        nodes = forest.nodes
+        assert forest.single_paths, "a padded layout is built without sharing"
+        width = max(node.stop - node.start for node in nodes)
+        tokens = forest.tokens.new_zeros(len(nodes), width)
+        seen = torch.zeros_like(tokens)
+        lines = torch.repeat_interleave(torch.arange(len(nodes)), torch.tensor([n.stop - n.start for n in nodes])).to(tokens.device)  # [T]
+        tokens[lines, forest.position] = forest.tokens
+        seen[lines, forest.position] = 1
+        output = self.model.base_model(input_ids=tokens, attention_mask=seen, use_cache=False)
+        return output.last_hidden_state[lines[forest.source], forest.position[forest.source]]
+
+    def _autocast(self) -> AbstractContextManager:
+        """Only where the weights are masters of another type; a base held in the compute type runs as it is."""
+        return nullcontext() if self.model.dtype == self.compute else torch.autocast(self.device.type, self.compute)
