@@ -57,7 +57,7 @@ def choose_layout(model: PreTrainedModel, *, compute: torch.dtype) -> Layout:
 def _choose(model: PreTrainedModel, compute: torch.dtype) -> Layout:
     shared, lone = _forest(model, _TREE), _forest(model, _LINES)
     expected, noise = _own(model, lone)
-    tolerance = 2e-5 + 10 * noise
+    tolerance = 2e-5 + 4 * noise
     longest = _longest(model)
     why = "its attention does not take arguments of ours"
     if model.config._attn_implementation == attention.NAME:
@@ -133,29 +133,32 @@ def _below(node: int, ancestor: int) -> bool:
 
 
 def _own(model: PreTrainedModel, lines: Forest) -> tuple[Tensor, float]:
-    """Each sample alone through transformers' own forward: its log-probabilities, and how much rounding moves them.
+    """Each sample alone through transformers' own forward: its log-probabilities, and how far rounding may move them.
 
-    The rounding is that of the same sample with something behind it, which a causal model must not notice.
+    Rounding is what the model itself shows: the same sample with something behind it, which a causal model must not notice;
+    the same sample under another implementation of attention; and one unit in the last place of the largest logit.
     """
     chosen = model.config._attn_implementation
+    samples = [lines.tokens[node.start : node.stop] for node in lines.nodes]
+    ordinary = [_log_probability(model, sample)[0] for sample in samples]
     if chosen == attention.NAME:
         model.set_attn_implementation("eager")
     try:
-        scores, noise = [], 0.0
-        for node in lines.nodes:
-            tokens = lines.tokens[node.start : node.stop]
-            alone, longer = (_log_probability(model, line)[: len(tokens) - 1] for line in (tokens, torch.cat([tokens, tokens[:5]])))
-            noise = max(noise, float((alone - longer).abs().max()))
-            scores.append(alone)
-        return torch.cat(scores), noise
+        alone = [_log_probability(model, sample) for sample in samples]
+        longer = [_log_probability(model, torch.cat([sample, sample[:5]]))[0][: len(sample) - 1] for sample in samples]
     finally:
         if chosen == attention.NAME:
             model.set_attn_implementation(chosen)
+    scores = torch.cat([score for score, _ in alone])
+    seen = max(float((scores - torch.cat(others)).abs().max()) for others in (ordinary, longer))
+    last_place = max(largest for _, largest in alone) * torch.finfo(model.dtype).eps
+    return scores, seen + last_place
 
 
-def _log_probability(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+def _log_probability(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, float]:
+    """Of each token but the first, and the size of the largest logit."""
     logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1].float()
-    return torch.log_softmax(logits, -1).gather(-1, tokens[1:, None])[:, 0]
+    return torch.log_softmax(logits, -1).gather(-1, tokens[1:, None])[:, 0], float(logits.abs().max())
 
 
 def _difference(policy: Policy, forest: Forest, expected: Tensor) -> float:
