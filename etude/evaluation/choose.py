@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from etude.evaluation.answer_json import parse_strictly
+from etude.evaluation.answer_json import label_in, parse_strictly
 from etude.evaluation.metric import Metric
 from etude.evaluation.metrics.accuracy import Accuracy
 from etude.evaluation.metrics.exact_match import ExactMatch
@@ -42,15 +42,18 @@ def choose(expected: Sequence[str]) -> Choice:
         return Choice((Accuracy(), MacroF1()), f"the expected answers are {labels}, so labels are counted")
     typical = median(map(len, answers))
     if typical <= LONGEST_MATCH:
-        return Choice((ExactMatch(),), f"the expected answers are short texts of many kinds (typically {typical:.0f} characters), so exact matches are counted")
-    return Choice((), f"the expected answers are free text (typically {typical:.0f} characters), which has no one right wording: their likelihood decides")
+        reason = f"the expected answers are short texts of many kinds (typically {typical:.0f} characters), so exact matches are counted"
+        return Choice((ExactMatch(),), reason)
+    reason = (
+        f"the expected answers are free text (typically {typical:.0f} characters), which has no one right wording, so likelihood decides"
+    )
+    return Choice((), reason)
 
 
 def _for_objects(objects: list[dict[str, Any]]) -> Choice:
     fields = [field for field in objects[0] if all(field in each for each in objects)]
-    columns = {field: [each[field] for each in objects] for field in fields}
-    scalar = {field: list(map(str, values)) for field, values in columns.items() if not any(isinstance(value, (dict, list, float)) for value in values)}
-    labelled = [field for field, values in scalar.items() if _are_labels(values)]
+    columns = {field: [label_in(each, field) for each in objects] for field in fields}
+    labelled = [field for field, labels in columns.items() if _are_labels(labels)]
     if not labelled:
         return Choice(
             (ExactMatch(), ValidJSON()),
@@ -60,7 +63,7 @@ def _for_objects(objects: list[dict[str, Any]]) -> Choice:
     beside = f"; {_named(more)} could be counted too, with `evaluate.metrics`" if more else ""
     return Choice(
         (Accuracy(field=first), MacroF1(field=first), ValidJSON()),
-        f"the expected answers are JSON objects whose field {first!r} is {_named(sorted(set(scalar[first])))}, "
+        f"the expected answers are JSON objects whose field {first!r} is {_named(sorted(set(columns[first])))}, "
         f"so its labels are counted, and valid JSON{beside}",
     )
 

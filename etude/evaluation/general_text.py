@@ -12,7 +12,10 @@ from etude.errors import DataError
 SHORTEST_PASSAGE = 400
 SHORTEST_SENTENCE = 40
 # Modules with long, readable docstrings; all in every build of CPython.
-DOCUMENTED = ("argparse", "collections", "datetime", "decimal", "difflib", "enum", "functools", "inspect", "logging", "os", "pickle", "random", "string", "subprocess", "threading", "traceback", "typing", "unittest")  # fmt: skip
+DOCUMENTED = [
+    *("argparse", "collections", "datetime", "decimal", "difflib", "enum", "functools"),
+    *("inspect", "logging", "os", "random", "subprocess", "threading", "typing"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class GeneralText:
     """Passages to score, each a unit of the statistics, and where they are from."""
 
     passages: tuple[str, ...]
-    """Of about 400 to 1,200 characters where the text has as many, the same order each time; spread over the topics from the first passage on."""
+    """Of about 400 to 1,200 characters where the text has as many; the first ones already cover many topics."""
     sentence: str
     """What the text is, for the report. Figures on another text are not comparable."""
 
@@ -33,14 +36,16 @@ def general_text(texts: Sequence[str] | None = None, name: str = "") -> GeneralT
     if texts is not None:
         passages = tuple(_spread([_passages(_paragraphs(text)) for text in texts]))
         if len(passages) < 2:
-            raise DataError(f"{name or 'the general text'} holds {len(passages)} passages", "give text of some thousand characters, in paragraphs")
+            held = f"{name or 'the general text'} holds {len(passages)} passages"
+            raise DataError(held, "give text of some thousand characters, in paragraphs")
         return GeneralText(passages, f"{name or 'your text'}: {_size(passages)}")
     version = platform.python_version()
     try:
         topics = importlib.import_module("pydoc_data.topics").topics
     except ImportError:  # some distributions leave it out
         passages = _distinct(_docstrings())
-        return GeneralText(passages, f"docstrings of Python {version}'s standard library (its language reference is not installed): {_size(passages)}")
+        name = f"docstrings of Python {version}'s standard library (its language reference is not installed)"
+        return GeneralText(passages, f"{name}: {_size(passages)}")
     passages = _distinct(topics[topic] for topic in sorted(topics))
     return GeneralText(passages, f"Python {version}'s own language reference, without grammar and code: {_size(passages)}")
 

@@ -94,7 +94,7 @@ def side_by_side(figure: Figure) -> Figure:
 
 
 def randomisation_p(parent: np.ndarray, tuned: np.ndarray, figure: Figure, seed: int, resamples: int = RESAMPLES) -> float:
-    """Two-sided p-value of a paired randomisation test: how often is the difference as large if each row's two models change places at random?
+    """Two-sided p-value of a paired randomisation test: how often is the difference as large if models change places at random, row by row?
 
     Args:
         parent, tuned: [n, F] features of the same rows.
@@ -119,6 +119,11 @@ def mcnemar_p(lost: int, gained: int) -> float:
         term = term * (changed - k) // (k + 1)
         ways += term
     return min(1.0, 2 * ways / 2**changed)
+
+
+def fewest_changed(confidence: float) -> int:
+    """How many rows must change, all the same way, before McNemar's exact test can speak: 6 at 95 %."""
+    return math.floor(1 - math.log2(1 - confidence)) + 1
 
 
 def wilson(right: int, n: int, confidence: float) -> Interval:
@@ -147,7 +152,9 @@ def smallest_difference(interval: Interval, confidence: float, power: float = 0.
     return (z + _NORMAL.inv_cdf(power)) * (interval.high - interval.low) / (2 * z)
 
 
-def judge_difference(difference: Interval, p_value: float, confidence: float, higher_is_better: bool, margin: float | None = None) -> Verdict:
+def judge_difference(
+    difference: Interval, p_value: float, confidence: float, higher_is_better: bool, margin: float | None = None
+) -> Verdict:
     """What may be said of a difference (tuned − parent): better or worse only where interval and test agree.
 
     With a margin, a difference whose whole interval lies within ±margin is `unchanged`, however sure its sign.

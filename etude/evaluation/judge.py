@@ -1,0 +1,195 @@
+"""Is the tuned model better than its parent? Builds the judgement from numbers and texts; loads no model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from etude.errors import DataError
+from etude.evaluation import sentences, statistics
+from etude.evaluation.judgement import About, Axis, Divergence, Example, Judgement, Outcome, Readable, Restated
+from etude.evaluation.measured import Answers, Likelihoods
+from etude.evaluation.metric import Metric, Reading
+
+# Rows that only one model got right; below this many, resampling rows sees too little and a closed form is used.
+FEW_CHANGED = 10
+# Nats per token of general text that count as unchanged: about 5 % of perplexity.
+KEEP_MARGIN = 0.05
+MOST_EXAMPLES = 500
+ORDER: tuple[Outcome, ...] = ("lost", "gained", "both wrong", "changed", "both right", "same")
+BOOTSTRAP = f"BCa bootstrap, {statistics.RESAMPLES:,} resamples"
+RANDOMISATION = f"paired randomisation test, {statistics.RESAMPLES:,} swaps"
+
+
+def judge(
+    about: About,
+    held_out: Likelihoods,
+    answers: Answers | None = None,
+    metrics: Sequence[Metric] = (),
+    general: Likelihoods | None = None,
+    confidence: float = 0.95,
+    margin: float = KEEP_MARGIN,
+    seed: int = 0,
+) -> Judgement:
+    """The judgement of a tuned model against its parent on the same rows.
+
+    Args:
+        held_out: likelihoods of the held-out rows.
+        answers: what both wrote for held-out rows; None where nothing was generated.
+        metrics: what is counted in the answers; the verdict rests on the first, or on the loss where there are none.
+        general: likelihoods of general text; None where keeping is not measured.
+        margin: nats per token of general text that count as unchanged.
+        seed: of the resampling; equal inputs give equal judgements.
+
+    DataError where there are fewer than two rows or an expected answer cannot be read; TrainingError where a likelihood is
+    not a finite number.
+    """
+    axes, examples = [], []
+    if answers is not None:
+        answers.check()
+        readings = [_read(metric, answers) for metric in metrics]
+        axes += [_count(metric, parent, tuned, confidence, seed) for metric, (parent, tuned) in zip(metrics, readings, strict=True)]
+        examples = _examples(answers, readings[0] if readings else None)
+    axes.append(_loss("loss on held-out answers", "task", held_out, confidence, None, seed))
+    if general is not None:
+        axes.append(_loss("loss on general text", "keep", general, confidence, margin, seed))
+    outcomes = Counter(example.outcome for example in examples)
+    verdict, headline = sentences.headline(axes)
+    unfinished = (0, 0) if answers is None else answers.unfinished
+    return Judgement(
+        about=about,
+        confidence=confidence,
+        verdict=verdict,
+        headline=headline,
+        explanation=sentences.explanation(axes, confidence),
+        warnings=(*sentences.warnings(axes, answers), *about.warnings),
+        axes=tuple(axes),
+        divergence=None if general is None or general.divergence is None else _divergence(general, general.divergence, confidence, seed),
+        examples=tuple(examples[:MOST_EXAMPLES]),
+        outcomes={outcome: outcomes[outcome] for outcome in ORDER if outcomes[outcome]},
+        answers=len(examples),
+        unfinished_parent=unfinished[0],
+        unfinished_tuned=unfinished[1],
+    )
+
+
+def _read(metric: Metric, answers: Answers) -> tuple[list[Reading], list[Reading]]:
+    """The metric's readings of the parent's answers and of the tuned model's."""
+    parent, tuned = [], []
+    for place, expected, before, now in zip(answers.places, answers.expected, answers.parent, answers.tuned, strict=True):
+        try:
+            parent.append(metric.read(expected, before))
+            tuned.append(metric.read(expected, now))
+        except ValueError as error:
+            raise DataError(
+                f"{place}: metric {metric.kind} cannot read the expected answer {expected[:80]!r}: {error}",
+                "mend the row, or name another metric under `evaluate.metrics`",
+            ) from error
+    return parent, tuned
+
+
+def _count(metric: Metric, before: list[Reading], now: list[Reading], confidence: float, seed: int) -> Axis:
+    """A metric's axis: Wilson and McNemar for rates, a randomisation test for the rest; the difference by bootstrap."""
+    n = len(before)
+    were, are = metric.features(before), metric.features(now)  # [n, F] each
+    figures = statistics.side_by_side(metric.figure)
+    parent, tuned, difference = statistics.bootstrap(np.concatenate([were, are], 1), figures, confidence, seed)
+    method, fewest = BOOTSTRAP, 0.0
+    if metric.is_rate:
+        lost = sum(was.right and not is_.right for was, is_ in zip(before, now, strict=True))
+        gained = sum(is_.right and not was.right for was, is_ in zip(before, now, strict=True))
+        parent, tuned = (statistics.wilson(sum(reading.right for reading in side), n, confidence) for side in (before, now))
+        p_value, fewest = statistics.mcnemar_p(lost, gained), statistics.fewest_changed(confidence) / n
+        if lost + gained < FEW_CHANGED:
+            difference = statistics.paired_rates(lost, gained, n, confidence)
+            method = f"Bonett–Price interval, as only {lost + gained} rows changed"
+        method += f"; exact McNemar test, {gained} rows gained and {lost} lost; Wilson intervals of each rate"
+    else:
+        p_value = statistics.randomisation_p(were, are, metric.figure, seed)
+        method += f"; {RANDOMISATION}"
+    return Axis(
+        name=metric.title,
+        group="task",
+        unit="share" if metric.is_rate else "F1",
+        higher_is_better=True,
+        n=n,
+        parent=parent,
+        tuned=tuned,
+        difference=difference,
+        p_value=p_value,
+        verdict=statistics.judge_difference(difference, p_value, confidence, higher_is_better=True),
+        smallest_difference=max(fewest, statistics.smallest_difference(difference, confidence)),
+        method=method,
+        unreadable_parent=sum(reading.found is None for reading in before),
+        unreadable_tuned=sum(reading.found is None for reading in now),
+        readable=_readable(before, now) if metric.is_rate else None,
+    )
+
+
+def _readable(before: list[Reading], now: list[Reading]) -> Readable | None:
+    pairs = [(was, is_) for was, is_ in zip(before, now, strict=True) if was.found is not None and is_.found is not None]
+    if not pairs or len(pairs) == len(before):
+        return None
+    right = [sum(reading.right for reading in side) / len(pairs) for side in zip(*pairs, strict=True)]
+    return Readable(rows=len(pairs), parent=right[0], tuned=right[1])
+
+
+def _loss(name: str, group: Literal["task", "keep"], texts: Likelihoods, confidence: float, margin: float | None, seed: int) -> Axis:
+    """Loss per token of both, paired over rows, every token counting the same."""
+    texts.check(name)
+    before, now = (np.stack([side, texts.tokens], 1).astype(np.float64) for side in (texts.parent, texts.tuned))  # [n, 2] each
+    figures = statistics.side_by_side(statistics.ratio_of_sums)
+    parent, tuned, difference = statistics.bootstrap(np.concatenate([before, now], 1), figures, confidence, seed)
+    p_value = statistics.randomisation_p(before, now, statistics.ratio_of_sums, seed)
+    restated = [Restated(unit="perplexity", parent=_perplexity(parent.value), tuned=_perplexity(tuned.value))]
+    if texts.bytes is not None:
+        nats_to_bits = 1 / (np.log(2) * texts.bytes.sum())
+        restated.append(Restated(unit="bits/byte", parent=before[:, 0].sum() * nats_to_bits, tuned=now[:, 0].sum() * nats_to_bits))
+    return Axis(
+        name=name,
+        group=group,
+        unit="nats/token",
+        higher_is_better=False,
+        n=len(texts.tokens),
+        tokens=int(texts.tokens.sum()),
+        parent=parent,
+        tuned=tuned,
+        difference=difference,
+        p_value=p_value,
+        verdict=statistics.judge_difference(difference, p_value, confidence, higher_is_better=False, margin=margin),
+        margin=margin,
+        smallest_difference=statistics.smallest_difference(difference, confidence),
+        method=f"{BOOTSTRAP}; {RANDOMISATION}",
+        restated=tuple(restated),
+    )
+
+
+def _perplexity(loss: float) -> float:
+    return float(np.exp(min(loss, 700.0)))  # e^709 is the largest float
+
+
+def _divergence(texts: Likelihoods, divergence: np.ndarray, confidence: float, seed: int) -> Divergence:
+    features = np.stack([divergence, texts.tokens], 1).astype(np.float64)
+    [nats] = statistics.bootstrap(features, lambda sums: statistics.ratio_of_sums(sums)[..., None], confidence, seed)
+    return Divergence(nats=nats, n=len(features), tokens=int(texts.tokens.sum()), method=BOOTSTRAP)
+
+
+def _examples(answers: Answers, readings: tuple[list[Reading], list[Reading]] | None) -> list[Example]:
+    """Rows with both answers, sorted by outcome: what was lost comes first."""
+    examples = []
+    for row in range(len(answers)):
+        before, now = (None, None) if readings is None else (readings[0][row].right, readings[1][row].right)
+        columns = {name: getattr(answers, name)[row] for name in ("expected", "parent", "tuned", "parent_stopped", "tuned_stopped")}
+        outcome = _outcome(before, now, answers.parent[row] == answers.tuned[row])
+        place, prompt = answers.places[row], answers.prompts[row]
+        examples.append(Example(place=place, prompt=prompt, parent_right=before, tuned_right=now, outcome=outcome, **columns))
+    return sorted(examples, key=lambda example: (ORDER.index(example.outcome), example.parent == example.tuned))
+
+
+def _outcome(before: bool | None, now: bool | None, same: bool) -> Outcome:
+    if before is None or now is None:
+        return "same" if same else "changed"
+    if before == now:
+        return "both right" if now else "both wrong"
+    return "lost" if before else "gained"
