@@ -1,5 +1,6 @@
 """LoRA: low-rank adaptation. https://arxiv.org/abs/2106.09685 (rank-stabilised scaling: https://arxiv.org/abs/2312.03732)"""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,13 +63,17 @@ class Lora(Adaptation):
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,  # type: ignore[arg-type] (peft scales by any number)
             lora_dropout=self.dropout,
             target_modules=self.targets,
-            exclude_modules=_ROUTERS if self.targets == "all-linear" else None,
+            exclude_modules=_ROUTERS if self.targets == "all-linear" and _has_routers(model) else None,
             use_rslora=self.rank_stabilised,
             task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return attach_config(model, config)
+
+
+def _has_routers(model: PreTrainedModel) -> bool:
+    return any(isinstance(module, torch.nn.Linear) and re.fullmatch(_ROUTERS, name) for name, module in model.named_modules())
 
 
 def attach_config(model: PreTrainedModel, config: LoraConfig) -> LoraAttached:

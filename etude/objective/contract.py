@@ -15,8 +15,8 @@ from etude.recipe.strict import Leaf
 class Terms:
     """An objective's answer for one forest.
 
-    `loss` has a differentiable sum for each term; `metrics` has sums to be watched. Each is divided by the weight of the same
-    name (a metric `name` may use another's weight by being listed as `(sum, term)`).
+    `loss` has a differentiable sum for each term, to be divided by the weight of the same name. `metrics` has what is watched
+    besides: each name's sum, and the term by whose weight it is divided.
     """
 
     loss: dict[str, Tensor]
@@ -35,6 +35,11 @@ class Objective(Leaf):
     def needs_reference(self) -> bool:
         """Whether `loss` reads the parent's scores of the same forest."""
         return False
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Names of the metrics that `loss` reports besides its terms."""
+        return ()
 
     @abstractmethod
     def weight(self, examples: list[Example]) -> dict[str, float]:

@@ -33,6 +33,10 @@ class DPO(Objective):
     def needs_reference(self) -> bool:
         return True
 
+    @property
+    def watched(self) -> tuple[str, ...]:
+        return ("accuracy", "margin", "reward_chosen", "reward_rejected")
+
     def weight(self, examples: list[Example]) -> dict[str, float]:
         chosen = sum(sample.weight.sum(dtype="float64") for example in examples for sample in example.samples if sample.role == "chosen")
         return {"dpo": float(len(examples))} | ({"supervised": float(chosen)} if self.supervised else {})

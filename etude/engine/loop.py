@@ -1,0 +1,259 @@
+"""The loop: draw, step, tell, keep. Every stage of life runs through here."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from etude.adaptation.contract import Attached
+from etude.core import ranks
+from etude.core.sample import Example
+from etude.data.order import Order
+from etude.data.rows import Cut
+from etude.engine.checkpoint import Checkpoints
+from etude.engine.interrupt import Interrupt
+from etude.engine.journal import Journal
+from etude.engine.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
+from etude.engine.reference import Reference
+from etude.engine.step import StepResult, take_step
+from etude.errors import TrainingError
+from etude.model.policy import Policy
+from etude.objective.contract import Objective
+from etude.recipe.schema import Train
+
+_REFUSED_IN_A_ROW = 5
+"""Steps without a finite gradient after which a run stops instead of hoping."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run has done so far; carried through checkpoints."""
+
+    logical_tokens: int = 0
+    computed_tokens: int = 0
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+    """Of training alone, over all sittings."""
+    refused_steps: int = 0
+    """Steps not taken because their gradient was not finite."""
+    smaller_rows: int = 0
+    """Times the device ran out of memory and rows were cut in half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a hook is shown."""
+
+    step: int
+    """Steps done, from 1; 0 before the first."""
+    steps: int
+    metrics: dict[str, float]
+    totals: Totals
+
+
+Hook = tuple[Callable[[Moment], dict[str, float] | None], int]
+"""A function and the number of steps between its calls; before the first step and after the last it is called in any case,
+and with an interval of 0 only then. What it returns is journalled with the step and shown to the hooks after it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """Everything a run needs, built by whoever composes it."""
+
+    policy: Policy
+    attached: Attached
+    objective: Objective
+    sources: Sequence[Sequence[Example]]
+    order: Order
+    train: Train
+    steps: int
+    examples: int
+    """To be drawn in all; the last step takes what is left."""
+    learning_rate: float
+    cut: Cut
+    folder: Path
+    reference: Reference | None = None
+    hooks: Sequence[Hook] = ()
+    say: Callable[[str], None] = field(default=lambda _line: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    steps: int
+    finished: bool
+    """False where it was asked to stop; the same command goes on from there."""
+    totals: Totals
+    metrics: dict[str, float]
+    """Of the last step."""
+
+
+def fit(course: Course) -> Outcome:
+    """Run a course from its newest whole checkpoint, or from the start, to its end or to an interruption.
+
+    Raises:
+        TrainingError: the gradient was not finite several steps in a row, or the device is too small for a single example.
+    """
+    return _Run(course).go()
+
+
+class _Run:
+    def __init__(self, course: Course):
+        self.course = course
+        self.optimizer = make_optimizer(course.attached.trainable, course.train, course.learning_rate)
+        self.parameters = list(course.attached.trainable.values())
+        self.checkpoints = Checkpoints(course.folder / "checkpoints", course.train.keep_checkpoints)
+        self.drawn = course.order.start()
+        self.step = 0
+        self.totals = Totals()
+        self.cut = course.cut
+        self.refused = 0
+
+    def go(self) -> Outcome:
+        course = self.course
+        self._resume()
+        course.policy.model.train()
+        metrics: dict[str, float] = {}
+        with Interrupt(course.say) as interrupt, self._journal() as journal:
+            if self.step == 0:
+                self._tell(journal, {}, edge=True)
+            while self.step < course.steps:
+                metrics = self._advance()
+                last = self.step == course.steps
+                self._tell(journal, metrics, edge=last)
+                stop = interrupt.requested()
+                if stop or last or self.step % course.train.checkpoint_every == 0:
+                    self._save()
+                if stop and not last:
+                    course.say(f"stopped after step {self.step} of {course.steps}; the same command goes on from there")
+                    break
+        course.policy.model.eval()
+        return Outcome(self.step, self.step == course.steps, self.totals, metrics)
+
+    def _journal(self) -> AbstractContextManager[Journal | None]:
+        """Only the first process writes what happened; a cut line is said."""
+        if ranks.rank() > 0:
+            return nullcontext()
+        journal = Journal(self.course.folder / "metrics.jsonl", resume=self.step)
+        for note in journal.notes:
+            self.course.say(note)
+        return journal
+
+    def _advance(self) -> dict[str, float]:
+        """One step, repeated with smaller rows where the device runs out of memory."""
+        course, started = self.course, time.perf_counter()
+        count = min(course.train.examples_per_step, course.examples - sum(self.drawn))
+        places, drawn = course.order.draw(self.drawn, count)
+        examples = [course.sources[source][index] for source, index in places]
+        rate = course.learning_rate * course.train.schedule.factor(self.step, course.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        result = self._take(examples)
+        self.drawn, self.step = drawn, self.step + 1
+        seconds = time.perf_counter() - started
+        totals = self.totals
+        totals.logical_tokens += result.logical_tokens
+        totals.computed_tokens += result.computed_tokens
+        totals.supervised_tokens += result.supervised_tokens
+        totals.seconds += seconds
+        self._count_refusal(result)
+        counts = {"logical_tokens": result.logical_tokens, "computed_tokens": result.computed_tokens}
+        counts |= {"supervised_tokens": result.supervised_tokens, "seconds": seconds, "learning_rate": rate}
+        return result.metrics | {name: float(value) for name, value in counts.items()}
+
+    def _take(self, examples: list[Example]) -> StepResult:
+        course = self.course
+        while True:
+            try:
+                return take_step(
+                    course.policy,
+                    course.objective,
+                    examples,
+                    self.cut,
+                    self.optimizer,
+                    self.parameters,
+                    reference=course.reference,
+                    clip=course.train.clip,
+                )
+            except torch.OutOfMemoryError as problem:
+                smaller = self.cut.tokens_per_row // 2
+                longest = max(len(sample) for example in examples for sample in example.samples)
+                if ranks.world() > 1 or smaller < longest:
+                    remedy = f"set train.tokens_per_row below {self.cut.tokens_per_row} or data.context below {longest}"
+                    raise TrainingError(f"step {self.step + 1}: the device is out of memory", remedy) from problem
+                # Gradients are sums, so the same step in smaller rows is the same step.
+                self.cut = Cut(smaller, self.cut.minimum_shared, self.cut.layout)
+                self.totals.smaller_rows += 1
+                self.optimizer.zero_grad(set_to_none=True)
+                torch.cuda.empty_cache()
+                course.say(f"step {self.step + 1}: out of memory; repeating it in rows of {smaller} tokens, and staying there")
+
+    def _count_refusal(self, result: StepResult) -> None:
+        if result.taken:
+            self.refused = 0
+            return
+        self.refused += 1
+        self.totals.refused_steps += 1
+        self.course.say(f"step {self.step}: the gradient is not finite (loss {result.metrics['loss']:.4g}); the step was not taken")
+        if self.refused >= _REFUSED_IN_A_ROW:
+            raise TrainingError(
+                f"{self.refused} steps in a row had no finite gradient, the last at step {self.step}",
+                "lower train.learning_rate, or look at the rows of these steps with `etude data show`; checkpoints are untouched",
+            )
+
+    def _tell(self, journal: Journal | None, metrics: dict[str, float], *, edge: bool) -> None:
+        """Call the hooks that are due, then write the step down."""
+        found = dict(metrics)
+        for hook, every in self.course.hooks:
+            if edge or (every and self.step % every == 0):
+                found |= hook(Moment(self.step, self.course.steps, found, self.totals)) or {}
+                self.course.policy.model.train()
+        if journal is not None:
+            journal.log(self.step, found)
+
+    def _save(self) -> None:
+        trainable = self.course.attached.trainable
+        tensors = {f"weight/{name}": p.detach() for name, p in trainable.items()}
+        tensors |= {f"optimizer/{path}": tensor for path, tensor in optimizer_tensors(self.optimizer, trainable).items()}
+        tensors["random/cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random/cuda"] = torch.cuda.get_rng_state()
+        state = {"step": self.step, "drawn": list(self.drawn), "totals": asdict(self.totals), "tokens_per_row": self.cut.tokens_per_row}
+        self.checkpoints.save(self.step, tensors, state | {"machine": _machine()})
+
+    def _resume(self) -> None:
+        found = self.checkpoints.newest()
+        if found is None:
+            return
+        for note in found.notes:
+            self.course.say(note)
+        trainable = self.course.attached.trainable
+        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "optimizer": {}, "random": {}}
+        for path, tensor in found.tensors.items():
+            group, name = path.split("/", 1)
+            groups[group][name] = tensor
+        with torch.no_grad():
+            for name, tensor in groups["weight"].items():
+                trainable[name].copy_(tensor)
+        restore_optimizer(self.optimizer, trainable, groups["optimizer"])
+        torch.set_rng_state(groups["random"]["cpu"])
+        if "cuda" in groups["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
+        self.step, self.drawn = found.state["step"], tuple(found.state["drawn"])
+        self.totals = Totals(**found.state["totals"])
+        self.cut = Cut(min(self.cut.tokens_per_row, found.state["tokens_per_row"]), self.cut.minimum_shared, self.cut.layout)
+        self.course.say(f"going on from step {self.step} of {self.course.steps}")
+        now = _machine()
+        for name, then in found.state["machine"].items():
+            if now[name] != then:
+                why = "the run stays right, but not equal to the bit"
+                self.course.say(f"the checkpoint was written with {name}: {then}, here {name}: {now[name]}; {why}")
+
+
+def _machine() -> dict[str, object]:
+    """What the last bits of a sum depend on."""
+    return {"threads": torch.get_num_threads(), "processes": ranks.world(), "torch": torch.__version__}

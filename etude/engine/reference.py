@@ -1,0 +1,80 @@
+"""What the parent says of the same forest: the policy with its adapters off, or scores stored before the first step."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from etude.adaptation.contract import Attached
+from etude.core.forest import Forest
+from etude.core.sample import Example, Sample
+from etude.core.scores import Scores
+from etude.data.rows import Cut, rows_of
+from etude.engine.progress import Progress, silent
+from etude.model.policy import Policy
+
+Reference = Callable[[Forest, Sequence[Example]], Scores]
+"""Takes a forest and the step it was cut from."""
+
+
+def switched_off(policy: Policy, attached: Attached) -> Reference:
+    """The policy's own forward with the adapters off: nothing to keep, one more forward without gradient."""
+
+    def score(forest: Forest, _step: Sequence[Example]) -> Scores:
+        with torch.no_grad(), attached.off():
+            return policy(forest)
+
+    return score
+
+
+class StoredReference:
+    """Log-probabilities of the parent, computed once and laid over any forest in which the samples come again."""
+
+    def __init__(self, examples: Sequence[Example], tensors: dict[str, Tensor]):
+        """`tensors` as `compute` gives them, for the same examples in the same order."""
+        self.numbers = {id(sample): i for i, sample in enumerate(_samples(examples))}
+        self.examples = examples  # kept alive, because samples are known by identity
+        self.starts, self.values = tensors["starts"], tensors["log_probability"]
+
+    @staticmethod
+    def compute(policy: Policy, examples: Sequence[Example], cut: Cut, progress: Progress = silent) -> dict[str, Tensor]:
+        """Score every example under the policy as it is now.
+
+        Returns:
+            `starts` [samples + 1] and `log_probability` [tokens of all samples], 0 where nothing is supervised.
+        """
+        samples = _samples(examples)
+        starts = torch.tensor([0, *(len(sample) for sample in samples)]).cumsum(0)
+        values = torch.zeros(int(starts[-1]))
+        first = dict(zip((id(sample) for sample in samples), starts.tolist(), strict=False))
+        for low in range(0, len(examples), 256):
+            chunk = examples[low : low + 256]
+            for forest in rows_of(chunk, cut):
+                with torch.no_grad():
+                    scores = policy(forest.to(policy.device)).log_probability.cpu()
+                begin = torch.tensor([first[id(sample)] for sample in _laid_out(forest, chunk)])
+                values[_places(forest, begin)] = scores[forest.member_prediction]
+                progress(forest.computed_tokens)
+        return {"starts": starts, "log_probability": values}
+
+    def __call__(self, forest: Forest, step: Sequence[Example]) -> Scores:
+        begin = self.starts[torch.tensor([self.numbers[id(sample)] for sample in _laid_out(forest, step)])]
+        device = forest.tokens.device
+        on_cpu = forest.to("cpu")
+        read = torch.zeros(len(on_cpu.target))
+        read[on_cpu.member_prediction] = self.values[_places(on_cpu, begin)]
+        return Scores(read.to(device))
+
+
+def _samples(examples: Sequence[Example]) -> list[Sample]:
+    return [sample for example in examples for sample in example.samples]
+
+
+def _laid_out(forest: Forest, step: Sequence[Example]) -> list[Sample]:
+    """The forest's samples in its own numbering: examples in the order of the step, samples in the order of the example."""
+    return [sample for number in dict.fromkeys(forest.example) for sample in step[number].samples]
+
+
+def _places(forest: Forest, begin: Tensor) -> Tensor:
+    """[M] where each member's value lies, given where each sample's values begin; the target's position is one after its source's."""
+    return begin[forest.member_sample] + forest.position[forest.source[forest.member_prediction]] + 1

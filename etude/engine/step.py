@@ -1,0 +1,93 @@
+"""One optimizer step: weigh, cut, accumulate, check, clip, move. The only place where anything is divided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from etude.core import ranks
+from etude.core.sample import Example
+from etude.data.rows import Cut, rows_of
+from etude.engine.reference import Reference
+from etude.errors import TrainingError
+from etude.model.policy import Policy
+from etude.objective.contract import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step did. Means are over the whole step: all rows, all ranks."""
+
+    metrics: dict[str, float]
+    """`loss`, each term, what the objective watches, `gradient_norm` before clipping."""
+    taken: bool
+    """False where the gradient was not finite: nothing has moved."""
+    logical_tokens: int
+    """As if nothing were shared."""
+    computed_tokens: int
+    supervised_tokens: int
+    """Memberships: a prediction shared by two samples counts twice."""
+
+
+def take_step(
+    policy: Policy,
+    objective: Objective,
+    examples: Sequence[Example],
+    cut: Cut,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    *,
+    reference: Reference | None = None,
+    clip: float | None = 1.0,
+) -> StepResult:
+    """Take one step on a set of examples, cut into rows, dealt to the ranks.
+
+    Every rank is given the whole step and computes its share of the rows; weights are counted from the data, before any
+    forward, so no rank needs to ask another. The result does not depend on how the step is cut.
+
+    Raises:
+        TrainingError: a term has no weight in this step.
+    """
+    weights = objective.weight(list(examples))
+    if empty := [term for term, weight in weights.items() if weight <= 0]:
+        raise TrainingError(f"nothing to learn in this step for {', '.join(empty)}", "look at the data with `etude data show`")
+    rows = rows_of(examples, cut)
+    optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for row in rows[ranks.rank() :: ranks.world()]:
+        forest = row.to(policy.device)
+        anchor = reference(forest, examples) if reference is not None else None
+        terms = objective.loss(policy(forest, objective.coefficients(forest)), forest, anchor)
+        torch.stack([value / weights[term] for term, value in terms.loss.items()]).sum().backward()
+        found = {term: value.detach() / weights[term] for term, value in terms.loss.items()}
+        found |= {name: value.detach() / weights[term] for name, (value, term) in terms.metrics.items()}
+        for name, value in found.items():
+            sums[name] = sums[name] + value.double() if name in sums else value.double()
+    ranks.total_gradients(parameters)
+    names = [*weights, *objective.watched]
+    zero = torch.zeros((), dtype=torch.float64, device=policy.device)
+    means = ranks.total(torch.stack([sums.get(name, zero) for name in names])).tolist()
+    norm = _clip(parameters, clip)
+    taken = bool(torch.isfinite(norm))
+    if taken:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    metrics = dict(zip(names, means, strict=True))
+    loss = sum(metrics[term] for term in weights)
+    return StepResult(
+        {"loss": loss, **metrics, "gradient_norm": float(norm)},
+        taken,
+        sum(row.logical_tokens for row in rows),
+        sum(row.computed_tokens for row in rows),
+        sum(len(row.member_sample) for row in rows),
+    )
+
+
+def _clip(parameters: list[nn.Parameter], largest: float | None) -> Tensor:
+    """Scale gradients down to the largest norm allowed; returns the norm before."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if largest is not None:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm
