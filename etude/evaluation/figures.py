@@ -37,13 +37,14 @@ def size(unit: Unit, number: float) -> str:
 
 
 def within(unit: Unit, margin: float) -> str:
-    """A margin: `±0.050 nats`."""
-    return f"±{size(unit, margin)}"
+    """A margin: `±0.05 nats`."""
+    number, _, name = size(unit, margin).partition(THIN)
+    return f"±{number.rstrip('0').rstrip('.')}{THIN}{name}"
 
 
 def p_value(number: float) -> str:
     """`p = 0.031`, `p < 0.001`."""
-    return "p < 0.001" if number < 0.001 else f"p = {number:.3f}"
+    return f"p{THIN}<{THIN}0.001" if number < 0.001 else f"p{THIN}={THIN}{number:.3f}"
 
 
 def confidence(share: float) -> str:
@@ -52,8 +53,13 @@ def confidence(share: float) -> str:
 
 
 def restated(other: Restated) -> str:
-    """`perplexity 9.97 → 10.41 (×1.04)`."""
-    return f"{other.unit} {other.parent:.4g} → {other.tuned:.4g} (×{other.tuned / other.parent:.3g})"
+    """`perplexity 9.97 → 10.41, ×1.04`."""
+    return f"{other.unit} {other.parent:.4g} → {other.tuned:.4g}, ×{other.tuned / other.parent:.3g}"
+
+
+def sentence_case(name: str) -> str:
+    """A name at the beginning of a line; capitals inside it stay."""
+    return name[:1].upper() + name[1:]
 
 
 def direction(axis: Axis) -> str:

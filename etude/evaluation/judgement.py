@@ -175,8 +175,6 @@ class Curve(Strict):
 class About(Strict):
     """What the caller knows of the two models and how the tuned one came about."""
 
-    title: str
-    """Heading of the report."""
     parent: str
     """Name of the parent."""
     tuned: str

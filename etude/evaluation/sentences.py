@@ -70,7 +70,7 @@ def sentence(axis: Axis, confidence: float) -> str:
     could = ""
     if axis.verdict == "cannot tell":
         could = f" So many {units} would show a true difference of about {figures.size(axis.unit, axis.smallest_difference)} or more."
-    return f"{axis.name[0].upper()}{axis.name[1:]} {moved}{per_token} ({found}).{could}"
+    return f"{figures.sentence_case(axis.name)} {moved}{per_token} ({found}).{could}"
 
 
 def warnings(axes: Sequence[Axis], answers: Answers | None) -> tuple[str, ...]:
