@@ -34,6 +34,20 @@ def total_gradients(parameters: list[torch.nn.Parameter]) -> None:
         parameter.grad = piece.view_as(parameter).to(parameter.dtype)
 
 
+def _number(value: int) -> Tensor:
+    return torch.tensor(value, dtype=torch.int64, device="cuda" if world() > 1 and dist.get_backend() == "nccl" else "cpu")
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether it holds on any rank; every rank must ask."""
+    return bool(total(_number(flag)) > 0)
+
+
+def first(value: int) -> int:
+    """The first rank's value; every rank must ask."""
+    return int(total(_number(value if rank() == 0 else 0)))
+
+
 def barrier() -> None:
     """Wait until every rank is here."""
     if world() > 1:

@@ -14,13 +14,17 @@ from pathlib import Path
 PREFIX = ".aside-"
 DAY = 24 * 3600
 
+_mine: set[str] = set()
+
 
 def _host() -> str:
     return "".join(c if c.isalnum() else "-" for c in platform.node())
 
 
 def _aside(parent: Path) -> Path:
-    return parent / f"{PREFIX}{_host()}.{os.getpid()}.{secrets.token_hex(4)}"
+    name = f"{PREFIX}{_host()}.{os.getpid()}.{secrets.token_hex(4)}"
+    _mine.add(name)
+    return parent / name
 
 
 def new_aside(parent: Path) -> Path:
@@ -89,6 +93,8 @@ def remove_tree(folder: Path) -> None:
 def _abandoned(aside: Path) -> bool:
     host, _, rest = aside.name.removeprefix(PREFIX).partition(".")
     process = rest.partition(".")[0]
+    if host == _host() and process == str(os.getpid()):  # in a container every process may have the same number
+        return aside.name not in _mine
     if host == _host() and process.isdigit() and os.name != "nt":
         try:
             os.kill(int(process), 0)
