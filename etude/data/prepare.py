@@ -1,0 +1,196 @@
+"""What does a stage read? From the recipe's `data` to training examples, held-out examples and questions, with every row accounted for."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from etude.core.sample import Example
+from etude.data.counts import Counts, Dropped, SourceCounts
+from etude.data.encoder import Encoder
+from etude.data.read import Row
+from etude.data.records import Pair, Question, Rated, Record, RowError, Text
+from etude.data.samples import Draft, Lesson, Teacher, TooLongError
+from etude.data.sources import digest, wanted
+from etude.data.split import Kept, split
+from etude.data.template import Template, as_dict
+from etude.errors import DataError
+from etude.recipe.schema import Data, Source
+
+BATCH = 256
+"""Rows whose texts are encoded together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a stage learns from and is judged on."""
+
+    train: list[tuple[Source, list[Example]]]
+    """Training examples of each source, in the order of its rows; mixing them by weight is the order's business."""
+    held_out: list[Example]
+    """Never trained on."""
+    questions: list[Question]
+    """The held-out rows that end in an answer to be learnt, as they will be asked."""
+    counts: Counts
+    """What became of every row."""
+    fingerprint: str
+    """SHA-256 over tokens, weights and roles of all examples: the same whatever the order of the rows."""
+
+
+def prepare(
+    data: Data,
+    tokenizer: Any,
+    *,
+    roles: tuple[str, ...],
+    stop_ids: frozenset[int],
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Read, render, mask, split.
+
+    Args:
+        data: the recipe's `data`.
+        tokenizer: the base's Hugging Face tokenizer, with its chat template.
+        roles: what the objective needs each example to bring; empty where samples stand alone.
+        stop_ids: tokens at which the base stops generating.
+        seed: of the held-out split and of `limit`.
+        progress: called with the number of rows that are ready so far.
+
+    Raises:
+        DataError: naming file, row and remedy.
+    """
+    encoder = Encoder(tokenizer, stop_ids)
+    teacher = Teacher(Template(tokenizer), encoder, data.train_on, data.too_long, data.context)
+    counts = Counts()
+    kept: list[list[Kept]] = []
+    apart = data.held_out if isinstance(data.held_out, Source) else None
+    for source in [*data.sources, *([apart] if apart else [])]:
+        counts.sources.append(SourceCounts(source.path))
+        done = counts.total("kept")
+        report = (lambda rows, before=done: progress(before + rows)) if progress else None
+        kept.append(list(_kept(source, data, teacher, roles, seed, counts.sources[-1], report)))
+    divided = split(kept, data.held_out, counts)
+    return Prepared(
+        train=[(source, _examples(rows)) for source, rows in zip(data.sources, divided.train, strict=True)],
+        held_out=_examples(divided.held_out),
+        questions=[one.question for one in divided.held_out if one.question is not None],
+        counts=counts,
+        fingerprint=_fingerprint([*divided.train, divided.held_out]),
+    )
+
+
+def _kept(
+    source: Source,
+    data: Data,
+    teacher: Teacher,
+    roles: tuple[str, ...],
+    seed: int,
+    counts: SourceCounts,
+    report: Callable[[int], None] | None,
+) -> Iterator[Kept]:
+    """The rows of one source that can be used, batch by batch, so that the tokenizer sees many texts at once."""
+    rows = wanted(source, seed, counts)
+    while batch := list(islice(rows, BATCH)):
+        drafts: list[tuple[Row, Draft]] = []
+        for row, reader in batch:
+            try:
+                if isinstance(row.values, RowError):
+                    raise row.values
+                record = reader(row.values)
+                _check_roles(record, roles, row)
+                drafts.append((row, teacher.draft(record)))
+            except RowError as error:
+                _refuse(error, row, data, counts)
+        teacher.encoder.warm([text for _, draft in drafts for text in draft.texts()])
+        for row, draft in drafts:
+            try:
+                yield _keep(row, teacher.lesson(draft), seed, counts)
+            except RowError as error:
+                _refuse(error, row, data, counts)
+        if report:
+            report(counts.kept)
+
+
+def _examples(rows: list[Kept]) -> list[Example]:
+    return [example for one in rows for example in one.examples]
+
+
+def _refuse(error: RowError, row: Row, data: Data, counts: SourceCounts) -> None:
+    """Stop with the row's place, or count it, as the recipe says."""
+    too_long = isinstance(error, TooLongError)
+    if data.too_long == "error" if too_long else data.bad_rows == "error":
+        raise error.at(row.source, row.number) from error
+    counts.drop(Dropped(row.source, row.number, error.kind, error.message))
+    if not too_long:
+        counts.bad[error.kind] = counts.bad.get(error.kind, 0) + 1
+    elif error.last_turn:
+        counts.last_turn_too_long += 1
+    else:
+        counts.too_long += 1
+
+
+def _check_roles(record: Record, roles: tuple[str, ...], row: Row) -> None:
+    """A data set of another kind than the objective's is no bad row: it stops the run whatever `bad_rows` says."""
+    needs = {"chosen", "rejected"} if isinstance(record, Pair) else {"desirable", "undesirable"} if isinstance(record, Rated) else set()
+    if needs == set(roles):
+        return
+    kinds: dict[type, str] = {Pair: "pairs of chosen and rejected answers", Rated: "rated answers", Text: "raw text"}
+    found = kinds.get(type(record), "single answers")
+    wants = f"examples with {' and '.join(roles)} answers" if roles else "single answers or raw text"
+    remedy = (
+        f"give it such rows ({', '.join(roles)})" if roles else "choose an objective for such rows, such as dpo for pairs, or other data"
+    )
+    raise DataError(f"{row.source}:{row.number}: the objective needs {wants}, and these rows are {found}", remedy)
+
+
+def _keep(row: Row, lesson: Lesson, seed: int, counts: SourceCounts) -> Kept:
+    counts.kept += 1
+    counts.truncated += lesson.turns_cut > 0
+    counts.turns_cut += lesson.turns_cut
+    counts.answers_cut += lesson.answers_cut
+    if len(lesson.examples) > 1:
+        counts.split_documents += 1
+        counts.pieces += len(lesson.examples)
+    for name in ("unrolled", "prefilled", "touching", "marked"):
+        setattr(counts, name, getattr(counts, name) + getattr(lesson, name))
+    counts.openings += lesson.opening
+    examples = tuple(Example(samples, row.source, row.number) for samples in lesson.examples)
+    return Kept(
+        examples=examples,
+        prompt=None if lesson.prompt is None else hashlib.blake2b(np.asarray(lesson.prompt, np.int32).tobytes(), digest_size=16).digest(),
+        whole=_digest(examples),
+        order=digest(row, seed),
+        question=_question(row, lesson),
+    )
+
+
+def _question(row: Row, lesson: Lesson) -> Question | None:
+    """None where the row does not end in an answer that is learnt."""
+    if lesson.prompt is None or lesson.turns[-1].role != "assistant" or lesson.turns[-1].train is False:
+        return None
+    *asked, answer = lesson.turns
+    return Question(np.asarray(lesson.prompt, np.int32), tuple(as_dict(turn) for turn in asked), answer.content, row.source, row.number)
+
+
+def _digest(examples: tuple[Example, ...]) -> bytes:
+    """16 bytes over everything that is learnt from."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        for sample in example.samples:
+            hashed.update(f"{sample.role}:{len(sample)};".encode())
+            hashed.update(sample.tokens.tobytes())
+            hashed.update(sample.weight.tobytes())
+        hashed.update(b"|")
+    return hashed.digest()
+
+
+def _fingerprint(groups: list[list[Kept]]) -> str:
+    hashed = hashlib.sha256()
+    for group in groups:
+        hashed.update(f"{len(group)};".encode())
+        for one in sorted(kept.whole for kept in group):
+            hashed.update(one)
+    return hashed.hexdigest()

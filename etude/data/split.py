@@ -1,0 +1,82 @@
+"""Which rows are held out? Those with the smallest digests of what they say; whatever training shares with them leaves training."""
+
+from dataclasses import dataclass
+
+from etude.core.sample import Example
+from etude.data.counts import Counts
+from etude.data.records import Question
+from etude.errors import DataError
+from etude.recipe.schema import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A usable row."""
+
+    examples: tuple[Example, ...]
+    prompt: bytes | None
+    """Digest of the tokens before the last answer; None for raw text."""
+    whole: bytes
+    """Digest of all tokens, weights and roles."""
+    order: bytes
+    """Digest of the row's content and the seed: where it stands in the draw."""
+    question: Question | None
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """The rows of each source that are trained on, and the held-out rows together."""
+
+    train: list[list[Kept]]
+    held_out: list[Kept]
+
+
+def split(kept: list[list[Kept]], held_out: float | int | Source, counts: Counts) -> Divided:
+    """Divide the rows and count. Where `held_out` is a source, its rows are the last of `kept`.
+
+    A share is rounded to whole rows, and to one row at least. Rows keep their side when the file is put in another order, and nearly all
+    keep it when rows are added. DataError where nothing would be left to train on.
+    """
+    if isinstance(held_out, Source):
+        *sources, aside = kept
+        counts.sources[-1].held_out = len(aside)
+    else:
+        sources = kept
+        total = sum(map(len, sources))
+        number = held_out if isinstance(held_out, int) else (max(1, round(held_out * total)) if held_out > 0 and total > 1 else 0)
+        if number and number >= total:
+            raise DataError(f"data.held_out: {number:,} rows to hold out, and {total:,} can be used", "hold out fewer, or give more rows")
+        ranked = sorted((one.order, s, i) for s, rows in enumerate(sources) for i, one in enumerate(rows))
+        chosen = {(s, i) for _, s, i in ranked[:number]}
+        aside = [sources[s][i] for s, i in sorted(chosen)]
+        for s, rows in enumerate(sources):
+            counts.sources[s].held_out = sum((s, i) in chosen for i in range(len(rows)))
+        sources = [[one for i, one in enumerate(rows) if (s, i) not in chosen] for s, rows in enumerate(sources)]
+    return Divided(_without_shared(sources, aside, counts), aside)
+
+
+def _without_shared(sources: list[list[Kept]], aside: list[Kept], counts: Counts) -> list[list[Kept]]:
+    """Training rows without those that a held-out row repeats, and the counts of what is left."""
+    prompts, wholes = {one.prompt for one in aside if one.prompt is not None}, {one.whole for one in aside}
+    seen: set[bytes] = set()
+    left = []
+    for count, rows in zip(counts.sources, sources, strict=False):
+        train = [one for one in rows if one.prompt not in prompts and one.whole not in wholes]
+        count.duplicates_of_held_out = len(rows) - len(train)
+        count.training = len(train)
+        for one in train:
+            count.duplicates_in_training += one.whole in seen
+            seen.add(one.whole)
+            count.examples += len(one.examples)
+            for example in one.examples:
+                count.logical_tokens += sum(map(len, example.samples))
+                count.supervised_tokens += sum(int((sample.weight > 0).sum()) for sample in example.samples)
+        left.append(train)
+    for count, train in zip(counts.sources, left, strict=False):
+        if not train:
+            shared = f"; {count.duplicates_of_held_out:,} have the same prompt as a held-out row" if count.duplicates_of_held_out else ""
+            raise DataError(
+                f"{count.path}: no row left to train on; {count.read:,} read, {count.kept:,} usable, {count.held_out:,} held out{shared}",
+                "look at what was left out with `etude data show`; where all rows share one prompt, hold out a source of its own, or 0",
+            )
+    return left
