@@ -14,7 +14,7 @@ SHORTEST_SENTENCE = 40
 # Modules with long, readable docstrings; all in every build of CPython.
 DOCUMENTED = [
     *("argparse", "collections", "datetime", "decimal", "difflib", "enum", "functools"),
-    *("inspect", "logging", "os", "random", "subprocess", "threading", "typing"),
+    *("inspect", "logging", "os", "random", "subprocess", "threading"),
 ]
 
 

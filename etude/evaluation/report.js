@@ -9,7 +9,11 @@
     const search = document.getElementById("search"), order = document.getElementById("order"), more = document.getElementById("more");
     let wanted = buttons[0].dataset.outcomes.split(","), shown = at_once;
     const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+    // The first of each outcome, then the second of each: the first page shows what was lost, gained and kept.
+    const seen = {};
+    const turn = new Map(rows.map((row) => [row, seen[row.dataset.outcome] = (seen[row.dataset.outcome] ?? 0) + 1]));
     const orders = {
+      each: (one, other) => turn.get(one) - turn.get(other) || one.dataset.position - other.dataset.position,
       outcome: (one, other) => one.dataset.position - other.dataset.position,
       place: (one, other) => one.dataset.place.localeCompare(other.dataset.place, undefined, { numeric: true }),
       longest: (one, other) => other.dataset.length - one.dataset.length,

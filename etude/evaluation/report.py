@@ -1,6 +1,7 @@
 """What does a person look at? The judgement as one HTML file that needs nothing else: no network, no other file."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -59,7 +60,7 @@ def _cost(cost: Cost) -> list[tuple[str, str, str]]:
         rate += f"{figures.count(round(cost.computed_tokens / cost.seconds))} computed tokens a second"
     if cost.trainable_parameters is not None and cost.parameters:
         share = f"{100 * cost.trainable_parameters / cost.parameters:.3g}{figures.THIN}% of {figures.large(cost.parameters)}"
-    lines = [
+    lines: list[tuple[str, float | None, Callable[..., str], str]] = [
         ("Training", cost.seconds, figures.duration, rate),
         ("Judging", cost.judging_seconds, figures.duration, "both models"),
         ("Logical tokens", cost.logical_tokens, figures.count, "as if nothing were shared"),

@@ -37,7 +37,9 @@ def test_bca_interval_of_a_ratio_agrees_with_scipy():
     tokens = generator.integers(3, 40, 60).astype(float)
     nats = tokens * generator.gamma(4, 0.3, 60)
     ratio = lambda nats, tokens, axis: nats.sum(axis) / tokens.sum(axis)
-    theirs = stats.bootstrap((nats, tokens), ratio, paired=True, n_resamples=20_000, method="BCa", rng=np.random.default_rng(5), vectorized=True)
+    theirs = stats.bootstrap(
+        (nats, tokens), ratio, paired=True, n_resamples=20_000, method="BCa", rng=np.random.default_rng(5), vectorized=True
+    )
     figures = lambda sums: statistics.ratio_of_sums(sums)[..., None]
     [ours] = statistics.bootstrap(np.stack([nats, tokens], 1), figures, 0.95, seed=6, resamples=20_000)
     assert (ours.low, ours.high) == pytest.approx(theirs.confidence_interval, abs=0.1 * theirs.standard_error)
