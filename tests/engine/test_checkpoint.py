@@ -103,6 +103,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, damage):
     assert len(loaded.notes) == 1 and said in loaded.notes[0]
     # The course goes on from 10: saves again, the damaged one goes, and no whole one had to go for it.
     again.save(15, _content(15), {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
     again.save(20, _content(20), {"again": True})
     final = Checkpoints(tmp_path, keep=2).newest()
     assert final.state == {"again": True} and final.notes == []

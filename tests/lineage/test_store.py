@@ -99,6 +99,8 @@ def test_the_fingerprint_is_of_what_answers(store, draft, write):
     def with_report(folder: Path) -> None:
         write("a")(folder)
         (folder / "report.html").write_text(str(time.time()))
+        (folder / "evaluation").mkdir()
+        (folder / "evaluation/answers.json").write_text(str(time.time()))
 
     one, two = store.publish(draft("one"), write("a")), store.publish(draft("two"), with_report)
     assert one.fingerprint == two.fingerprint
@@ -242,6 +244,8 @@ def test_killed_while_publishing_nothing_half_is_seen(store, draft):
         assert not [n for n in again.notes if "half done" not in n], again.notes
         assert not list(store.artefacts.glob("*/.aside-*"))
     assert seen > 5
+    folders = [p for p in (store.artefacts / "sentiment").iterdir()]
+    assert len(folders) == seen and all(len(list(p.iterdir())) == 4 for p in folders)
     for record in records[:: max(1, seen // 20)]:
         assert store.verify(record.reference) == []
 
