@@ -9,7 +9,7 @@ import numpy as np
 from etude.errors import DataError
 from etude.evaluation import sentences, statistics
 from etude.evaluation.judgement import About, Axis, Divergence, Example, Judgement, Outcome, Readable, Restated
-from etude.evaluation.measured import Answers, Likelihoods
+from etude.evaluation.measured import MORE_ROWS, MORE_TEXT, Answers, Likelihoods
 from etude.evaluation.metric import Metric, Reading
 
 # Rows that only one model got right; below this many, resampling rows sees too little and a closed form is used.
@@ -48,6 +48,7 @@ def judge(
     axes, examples = [], []
     if answers is not None:
         answers.check()
+        check_expected(metrics, answers.places, answers.expected)
         readings = [_read(metric, answers) for metric in metrics]
         axes += [_count(metric, parent, tuned, confidence, seed) for metric, (parent, tuned) in zip(metrics, readings, strict=True)]
         examples = _examples(answers, readings[0] if readings else None)
@@ -74,19 +75,23 @@ def judge(
     )
 
 
+def check_expected(metrics: Sequence[Metric], places: Sequence[str], expected: Sequence[str]) -> None:
+    """DataError, naming the row, where a metric cannot read an expected answer. Worth asking before a model is trained."""
+    for metric in metrics:
+        for place, answer in zip(places, expected, strict=True):
+            try:
+                metric.read(answer, answer)
+            except ValueError as error:
+                raise DataError(
+                    f"{place}: metric {metric.kind} cannot read the expected answer {answer[:80]!r}: {error}",
+                    "mend the row, or name another metric under `evaluate.metrics`",
+                ) from error
+
+
 def _read(metric: Metric, answers: Answers) -> tuple[list[Reading], list[Reading]]:
     """The metric's readings of the parent's answers and of the tuned model's."""
-    parent, tuned = [], []
-    for place, expected, before, now in zip(answers.places, answers.expected, answers.parent, answers.tuned, strict=True):
-        try:
-            parent.append(metric.read(expected, before))
-            tuned.append(metric.read(expected, now))
-        except ValueError as error:
-            raise DataError(
-                f"{place}: metric {metric.kind} cannot read the expected answer {expected[:80]!r}: {error}",
-                "mend the row, or name another metric under `evaluate.metrics`",
-            ) from error
-    return parent, tuned
+    parent = [metric.read(*row) for row in zip(answers.expected, answers.parent, strict=True)]
+    return parent, [metric.read(*row) for row in zip(answers.expected, answers.tuned, strict=True)]
 
 
 def _count(metric: Metric, before: list[Reading], now: list[Reading], confidence: float, seed: int) -> Axis:
@@ -137,7 +142,7 @@ def _readable(before: list[Reading], now: list[Reading]) -> Readable | None:
 
 def _loss(name: str, group: Literal["task", "keep"], texts: Likelihoods, confidence: float, margin: float | None, seed: int) -> Axis:
     """Loss per token of both, paired over rows, every token counting the same."""
-    texts.check(name)
+    texts.check(name, MORE_ROWS if group == "task" else MORE_TEXT)
     before, now = (np.stack([side, texts.tokens], 1).astype(np.float64) for side in (texts.parent, texts.tuned))  # [n, 2] each
     figures = statistics.side_by_side(statistics.ratio_of_sums)
     parent, tuned, difference = statistics.bootstrap(np.concatenate([before, now], 1), figures, confidence, seed)

@@ -7,6 +7,9 @@ import numpy as np
 
 from etude.errors import DataError, TrainingError
 
+MORE_ROWS = "hold out more rows (`data.held_out`)"
+MORE_TEXT = "score more general text (`evaluate.keep.tokens`), or give more (`evaluate.keep.source`)"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Likelihoods:
@@ -23,10 +26,15 @@ class Likelihoods:
     divergence: np.ndarray | None = None
     """[n] KL(parent ‖ tuned) over the vocabulary, summed over the tokens, in nats; None where unmeasured."""
 
-    def check(self, name: str) -> None:
-        """DataError where rows do not fit together or are too few, TrainingError where a number is not finite; `name` says of what."""
+    def check(self, name: str, more: str) -> None:
+        """DataError where rows do not fit together or are too few, TrainingError where a number is not finite.
+
+        Args:
+            name: of what is measured.
+            more: what to do where there are too few rows.
+        """
         n = len(self.tokens)
-        enough(n, f"for the {name}")
+        _enough(n, f"for the {name}", more)
         sides = {"parent": self.parent, "tuned": self.tuned, "tokens": self.tokens, "bytes": self.bytes, "divergence": self.divergence}
         for side, array in sides.items():
             if array is None:
@@ -69,7 +77,7 @@ class Answers:
         lengths = {name: len(getattr(self, name)) for name in self.__slots__}
         if len(set(lengths.values())) > 1:
             raise DataError(f"answers do not belong to the same rows: {lengths}", "ask both models every row")
-        enough(len(self), "with answers")
+        _enough(len(self), "with answers", MORE_ROWS)
 
     @property
     def unfinished(self) -> tuple[int, int]:
@@ -77,7 +85,6 @@ class Answers:
         return sum(not stopped for stopped in self.parent_stopped), sum(not stopped for stopped in self.tuned_stopped)
 
 
-def enough(n: int, what: str) -> None:
-    """DataError where there are too few rows to tell anything from."""
+def _enough(n: int, what: str, more: str) -> None:
     if n < 2:
-        raise DataError(f"only {n} rows {what}: no difference can be told from fewer than two", "hold out more rows (`data.held_out`)")
+        raise DataError(f"only {n} rows {what}: no difference can be told from fewer than two", more)

@@ -25,7 +25,7 @@ def test_without_the_language_reference_docstrings_are_read_and_it_is_said(monke
 
 
 def test_nothing_of_the_users_text_is_left_out():
-    texts = ["One short review.", "Another one.\n\nWith two paragraphs.", "Long. " * 500]
+    texts = ["One short review.", "Another one.\n\nWith two paragraphs.", "Long. " * 500 + "\n\nA short end."]
     text = general_text(texts, "reviews.txt")
     words = sorted(word for passage in text.passages for word in passage.split())
     assert words == sorted(word for each in texts for word in each.split())

@@ -9,7 +9,7 @@ from judged_rows import ROWS, likelihoods, sentiment
 from pydantic import ValidationError
 
 from etude.errors import DataError, LineageError, TrainingError
-from etude.evaluation.judge import judge
+from etude.evaluation.judge import check_expected, judge
 from etude.evaluation.judgement import Judgement
 from etude.evaluation.metrics.accuracy import Accuracy
 from etude.evaluation.metrics.macro_f1 import MacroF1
@@ -152,11 +152,14 @@ def test_rows_that_do_not_fit_together_stop(about, answers):
         judge(about, replace(texts, tokens=np.array([0, *texts.tokens[1:]])))
     with pytest.raises(DataError, match="same rows"):
         judge(about, texts, replace(answers, tuned=answers.tuned[:-1]), METRICS)
-    with pytest.raises(DataError, match="only 1 rows"):
+    with pytest.raises(DataError, match=r"only 1 rows for the loss on held-out answers(.|\n)*data\.held_out"):
         judge(about, likelihoods(0, n=1))
+    with pytest.raises(DataError, match=r"only 1 rows for the loss on general text(.|\n)*evaluate\.keep\.tokens"):
+        judge(about, texts, general=likelihoods(0, n=1))
 
 
 def test_an_expected_answer_that_cannot_be_read_names_its_row(about, answers):
+    check_expected(METRICS, answers.places, answers.expected)
     expected = [*answers.expected]
     expected[3] = "positive"
     with pytest.raises(DataError, match=r"rows\.jsonl:4: metric accuracy cannot read the expected answer 'positive'"):
