@@ -53,8 +53,8 @@ def confidence(share: float) -> str:
 
 
 def restated(other: Restated) -> str:
-    """`perplexity 9.97 → 10.41, ×1.04`."""
-    return f"{other.unit} {other.parent:.4g} → {other.tuned:.4g}, ×{other.tuned / other.parent:.3g}"
+    """`perplexity 9.97 → 10.41, ×1.044`."""
+    return f"{other.unit} {other.parent:.4g} → {other.tuned:.4g}, ×{other.tuned / other.parent:.3f}"
 
 
 def sentence_case(name: str) -> str:

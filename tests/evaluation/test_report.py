@@ -18,7 +18,7 @@ from etude.evaluation.report import render_report, write_report
 from etude.evaluation.statistics import Interval
 from etude.evaluation.table import as_markdown, terminal_table
 
-VOID = {"meta", "input", "line", "rect", "circle", "path"}
+VOID = {"meta", "col", "input", "line", "rect", "circle", "path"}
 
 
 class Page(HTMLParser):
