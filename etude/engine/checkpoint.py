@@ -77,12 +77,12 @@ class Checkpoints:
             if ranks.anywhere(False):
                 raise TrainingError(f"step {step}: the first process could not write the checkpoint", "see its message")
             return self._paths()[-1]
-        failed = True
         try:
             path = self._write(step, tensors, state)
-            failed = False
-        finally:
-            ranks.anywhere(failed)
+        except Exception:  # not KeyboardInterrupt: who stops at once waits for nobody
+            ranks.anywhere(True)
+            raise
+        ranks.anywhere(False)
         return path
 
     def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
