@@ -103,7 +103,8 @@ class _Resolver:
                 node, known = self.at(path), True  # it leads elsewhere; what lies below is resolved already
             key = int(part) if isinstance(node.value, list) and part.isascii() and part.isdigit() else part
             if key not in node.inside:
-                raise _Unresolvable("" if node.broken else _missing(name, dotted(path), part, list(map(str, node.inside))))
+                said = node.broken or self.problems.partial
+                raise _Unresolvable("" if said else _missing(name, dotted(path), part, list(map(str, node.inside))))
             node, path = node.inside[key], (*path, key)
         found = node if known else self.at(path)
         if found.broken:

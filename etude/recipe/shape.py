@@ -128,7 +128,7 @@ def keys_everywhere(root: Shape, tables: Tables) -> Iterator[tuple[tuple[str, ..
                 yield (*path, name), field
                 queue.append(((*path, name), of_field(field)))
         if inside := shape.values or shape.items:
-            queue.append(((*path, "*"), inside))
+            queue.insert(0, ((*path, "*"), inside))  # no step away for the reader
 
 
 def _leaves(mark: OneOf, tables: Tables) -> list[type[Leaf]]:

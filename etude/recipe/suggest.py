@@ -25,7 +25,7 @@ def meant(key: str, above: Path, here: list[str], root: Node, shape: Shape, tabl
     if (foreign := FOREIGN.get(plain)) is None:
         elsewhere = [_at(path, above, root) for path, _ in keys_everywhere(shape, tables) if path[-1] == plain]
         near = [(*above, name) for name in difflib.get_close_matches(plain, here, 1, 0.7)]
-        if found := list(dict.fromkeys([*near, *elsewhere]))[:3]:
+        if found := _nearest([*near, *elsewhere], above):
             return _question(found, above), found
         foreign = FOREIGN.get(next(iter(difflib.get_close_matches(plain, FOREIGN, 1, 0.85)), ""))
     if foreign:
@@ -33,8 +33,14 @@ def meant(key: str, above: Path, here: list[str], root: Node, shape: Shape, tabl
     names: dict[str, tuple[str, ...]] = {}
     for path, _ in keys_everywhere(shape, tables):
         names.setdefault(path[-1], path)
-    found = [_at(names[name], above, root) for name in difflib.get_close_matches(plain, names, 1, 0.75)]
+    found: list[Path] = [_at(names[name], above, root) for name in difflib.get_close_matches(plain, names, 1, 0.75)]
     return (_question(found, above), found) if found else (f"known here: {', '.join(here)}" if here else "", [])
+
+
+def _nearest(paths: list[Path], above: Path) -> list[Path]:
+    """Those that share most of the way with `above`, three at most."""
+    shared = {path: next((step for step, pair in enumerate(zip(path, above)) if pair[0] != pair[1]), len(above)) for path in paths}
+    return [path for path in shared if shared[path] == max(shared.values())][:3]
 
 
 def _of_foreign(foreign: Foreign, above: Path, root: Node) -> tuple[str, list[Path]]:
