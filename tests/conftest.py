@@ -1,0 +1,31 @@
+"""For every test: one thread a process, a hypothesis that finds the same examples each time, and tiny real models."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from hypothesis import settings
+
+import tiny
+
+settings.register_profile("same", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("same")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums depend on the number of threads in their last bits; a test that changes it leaves nothing behind."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def llama():
+    """A Llama of two layers under etude's attention. Whoever trains takes a copy: `tiny.copy_of(llama)`."""
+    return tiny.llama()
