@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -81,7 +82,9 @@ def load(
     notes.append(ends)
     for note in notes:
         say(note)
-    return LoadedModel(model.to(device).eval().requires_grad_(False), tokenizer, stop_ids, origin.text, folder, notes)  # type: ignore[bad-argument-type]
+    model.to(device).eval().requires_grad_(False)  # type: ignore[bad-argument-type]
+    _check_causal(folder, model)
+    return LoadedModel(model, tokenizer, stop_ids, origin.text, folder, notes)
 
 
 def check_folder(folder: Path) -> None:
@@ -143,7 +146,7 @@ def _config(folder: Path) -> PreTrainedConfig:
         )
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{folder}: a {kind!r} has an encoder; etude is for decoders", "take a decoder of text")
-    if not name or any(architecture.endswith("MaskedLM") for architecture in config.architectures or ()):
+    if not name:
         raise ModelError(f"{folder}: a {kind!r} does not predict the next token", "take a decoder of text")
     return config
 
@@ -182,7 +185,7 @@ def _read(folder: Path, config: PreTrainedConfig, dtype: torch.dtype, attention:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"{folder}: transformers cannot load it with attention {attention!r}: {first}", "see whether its files are whole"
@@ -194,6 +197,16 @@ def _read(folder: Path, config: PreTrainedConfig, dtype: torch.dtype, attention:
                 f"{folder}: {len(keys)} weights are {what}, and would be random: {names}", "the folder is not whole: download it again"
             )
     return model, report
+
+
+def _check_causal(folder: Path, model: PreTrainedModel) -> None:
+    """Refuse a model whose first token sees the second: encoders load as language models too, and their loss looks splendid."""
+    tokens = torch.tensor([[0, 1], [0, 2]], device=model.device)
+    with torch.no_grad():
+        logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits.float()  # [2, 2, vocabulary]
+    leaked, meant = (logits[0] - logits[1]).abs().amax(-1).tolist()
+    if leaked > meant * torch.finfo(model.dtype).eps ** 0.5:
+        raise ModelError(f"{folder}: a token sees what comes after it: this is an encoder, not a decoder of text", "take a decoder of text")
 
 
 def _unused(folder: Path, config: PreTrainedConfig, report: dict[str, Any]) -> list[str]:

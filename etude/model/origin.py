@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -109,11 +110,11 @@ def _from_hub(repository: str, revision: str | None) -> Origin:
         raise ModelError(
             f"the hub has no {name}, or it is private", f"check the spelling at {page}; if it is private, `hf auth login`"
         ) from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError) as error:
+    except HfHubHTTPError as error:
+        raise ModelError(f"the hub answered for {name}: {error}", "try again later, or name a local folder") from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, ConnectionError) as error:
         raise ModelError(
             f"{name} is neither a folder here nor in the hub's cache, and the hub cannot be reached",
             f"connect and try again, or `hf download {repository}` on a machine that can and name the folder",
         ) from error
-    except HfHubHTTPError as error:
-        raise ModelError(f"the hub answered for {name}: {error}", "try again later, or name a local folder") from error
     return Origin("hub", Path(folder), f"hub {repository} at {Path(folder).name}")
