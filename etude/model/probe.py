@@ -55,6 +55,8 @@ def choose_layout(model: PreTrainedModel, *, compute: torch.dtype) -> Layout:
 
 
 def _choose(model: PreTrainedModel, compute: torch.dtype) -> Layout:
+    if model.config._attn_implementation == attention.NAME and not model._can_set_attn_implementation():
+        model.config._attn_implementation = "eager"  # its attention is its own: ours would only have changed the masks it is given
     shared, lone = _forest(model, _TREE), _forest(model, _LINES)
     expected, noise = _own(model, lone)
     tolerance = 2e-5 + 4 * noise
@@ -151,6 +153,7 @@ def _own(model: PreTrainedModel, lines: Forest) -> tuple[Tensor, float]:
             model.set_attn_implementation(chosen)
     scores = torch.cat([score for score, _ in alone])
     seen = max(float((scores - torch.cat(others)).abs().max()) for others in (ordinary, longer))
+    seen = min(seen, torch.finfo(model.dtype).eps ** 0.5)  # more than that is no rounding, and must not excuse anything
     last_place = max(largest for _, largest in alone) * torch.finfo(model.dtype).eps
     return scores, seen + last_place
 

@@ -107,7 +107,7 @@ def build(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
     try:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="etude")
-    except ValueError:  # it has attention of its own and says so
+    except (ValueError, KeyError):  # it has attention of its own
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for p in model.parameters():
