@@ -5,10 +5,10 @@ is learnt begins behind the prompt's own tokens and ends with the first stop tok
 one, they are one sample; where a template rewrites its history, each answer is a sample of its own, as it will be seen.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from etude.data.encoder import Encoder
 from etude.data.records import Completion, Conversation, Message, RowError
@@ -167,35 +167,40 @@ def _behind_prompt(view: View, encoder: Encoder) -> tuple[list[int], int, bool]:
     else:
         before, after = encoder.ids(view.prompt), encoder.ids(view.whole)
     if encoder.beginning is not None and after[:2] == [encoder.beginning] * 2:
-        raise RowError(
-            DOUBLED, f"begins with two {encoder.names([encoder.beginning])}", "the template writes it itself: take it out of the row"
-        )
+        twice = encoder.names([encoder.beginning])
+        raise RowError(DOUBLED, f"begins with two {twice}", "the chat template writes it itself: take it out of the row")
     if after[: len(before)] == before and before:
         return after, len(before), False
     # Inference has the prompt's own tokens and writes on from there. Where the two texts were merged over the boundary ("A: " + "yes"
     # read as " yes"), or the generation prompt begins the answer ("<think>"), the answer's own text is encoded behind it.
     prefilled = not view.whole.startswith(view.prompt)
-    if prefilled:
-        header = view.header() if view.header is not None else None
-        if header is None or not view.prompt.startswith(header) or not view.whole.startswith(header):
-            raise RowError(
-                BOUNDARY,
-                f"{view.field}: the chat template writes the turns before this answer differently once the answer is there",
-                "check the tokenizer's chat template: its generation prompt must lead into what it writes for an assistant turn",
-            )
-        rest = view.whole[len(header) :]
-    else:
-        rest = view.whole[len(view.prompt) :]
+    rest = view.whole[_answer_at(view) if prefilled else len(view.prompt) :]
     tokens = [*before, *encoder.ids(rest), *([_end_of_text(encoder)] if view.header is None else [])]
     if before and not encoder.decode(tokens).startswith(encoder.decode(before) + rest):
         raise RowError(BOUNDARY, f"{view.field}: cannot be written behind its prompt token by token", "end the prompt where a word ends")
     return tokens, max(1, len(before)), prefilled
 
 
+def _answer_at(view: View) -> int:
+    """Where in `whole` the part begins that goes on from a prompt which is not its beginning: one that ends in other white space,
+    or that opens the answer itself (`<think>`) where the row's own rendering does not."""
+    shared = _common(view.prompt, view.whole)
+    if view.prompt[shared:].isspace():
+        return shared
+    header = view.header() if view.header is not None else None
+    if header is None or not view.prompt.startswith(header) or not view.whole.startswith(header):
+        raise RowError(
+            BOUNDARY,
+            f"{view.field}: the generation prompt ends in {view.prompt[-30:]!r}, which does not lead into {view.whole[shared:][:40]!r}",
+            "check the chat template: its generation prompt must lead into what it writes for such an assistant turn",
+        )
+    return len(header)
+
+
 def _end_of_text(encoder: Encoder) -> int:
     if encoder.end is None or encoder.end not in encoder.stop_ids:
-        raise RowError(NO_STOP, f"the tokenizer's end of text is {encoder.end}; generation stops at {encoder.names(encoder.stop_ids)}",
-                       "make `eos_token` one of the model's stop tokens")  # fmt: skip
+        problem = f"the tokenizer's end of text is {encoder.end}; generation stops at {encoder.names(encoder.stop_ids)}"
+        raise RowError(NO_STOP, problem, "make `eos_token` one of the model's stop tokens")
     return encoder.end
 
 
@@ -241,21 +246,19 @@ def _everything(seen: Views, answers: list[Path], encoder: Encoder) -> tuple[Pat
     """Every token of every path once: what an earlier path has taught already is not learnt again."""
     if seen.answers[0].header is None:
         return (Path(answers[0].tokens, ((1, len(answers[0].tokens)),)),)
-    full = Path(encoder.ids(seen.full or ""), ())
+    full = encoder.ids(seen.full or "")
+    rewritten = [path.tokens for path in answers if full[: len(path.tokens)] != path.tokens]
     spared = [path.regions[0] for path, view in zip(answers, seen.answers, strict=True) if not view.learnt]
-    if all(full.tokens[: len(path.tokens)] == path.tokens for path in answers):
-        edges = [1, *(edge for region in spared for edge in region), len(full.tokens)]
-        return (Path(full.tokens, tuple((a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b)),)
+    if not rewritten:
+        edges = [1, *(edge for region in spared for edge in region), len(full)]
+        return (Path(full, tuple((a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b)),)
     if spared:
         problem = "`train: false` cannot be followed where everything is learnt and the chat template rewrites history"
         raise RowError(NOTHING, problem, "use `train_on: answers`")
-    taught: list[Path] = []
-    for path in (*answers, full):
-        start = max((_common(path.tokens, other.tokens) for other in taught), default=1)
-        if start < len(path.tokens):
-            taught.append(Path(path.tokens, ((start, len(path.tokens)),)))
-    return tuple(taught)
+    paths = [*rewritten, full]
+    starts = [max((_common(tokens, earlier) for earlier in paths[:i]), default=1) for i, tokens in enumerate(paths)]
+    return tuple(Path(tokens, ((start, len(tokens)),)) for tokens, start in zip(paths, starts, strict=True) if start < len(tokens))
 
 
-def _common(one: list[int], other: list[int]) -> int:
+def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
