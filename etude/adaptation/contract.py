@@ -37,6 +37,10 @@ class Attached:
         raise NotImplementedError(f"{type(self).__name__} rewrites its parent")
         yield
 
+    def merged(self) -> PreTrainedModel:
+        """The model with what was learnt melted into its weights; the adaptation is gone afterwards."""
+        return self.model
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what was trained in the ecosystem's own layout; the folder exists."""

@@ -34,8 +34,12 @@ class LoraAttached(Attached):
         with self.wrapper.disable_adapter():
             yield
 
+    def merged(self) -> PreTrainedModel:
+        return self.wrapper.merge_and_unload()
+
     def save(self, folder: Path) -> None:
-        self.wrapper.save_pretrained(folder)
+        self.wrapper.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)  # an empty form; the record beside the weights says what there is to say
 
 
 class Lora(Adaptation):
@@ -82,7 +86,7 @@ def attach_config(model: PreTrainedModel, config: LoraConfig) -> LoraAttached:
     Raises:
         ModelError: no layer of that name.
     """
-    config._register_custom_module({PlainLinear: LoraLinear})
+    config._register_custom_module({PlainLinear: LoraLinear})  # type: ignore[bad-assignment]
     try:
         wrapper = get_peft_model(model, config)
     except ValueError as problem:

@@ -26,7 +26,8 @@ def reattach(model: PreTrainedModel, folder: Path) -> Attached:
     kind = json.loads((folder / "adapter_config.json").read_text()).get("peft_type")
     if kind != "LORA":
         raise ModelError(f"{folder}: adapters of type {kind} cannot be loaded", "LORA adapters can")
-    config = LoraConfig.from_pretrained(folder)
+    config = LoraConfig.from_pretrained(str(folder))
+    assert isinstance(config, LoraConfig)
     config.inference_mode = False
     attached = attach_config(model, config)
     outcome = set_peft_model_state_dict(attached.wrapper, load_file(folder / "adapter_model.safetensors"))

@@ -127,6 +127,8 @@ class _Run:
                 self._tell(journal, metrics, edge=last)
                 stop = interrupt.requested()
                 if stop or last or self.step % course.train.checkpoint_every == 0:
+                    if journal is not None:
+                        journal.sync()  # a checkpoint counts on the lines before it
                     self._save()
                 if stop and not last:
                     course.say(f"stopped after step {self.step} of {course.steps}; the same command goes on from there")

@@ -1,4 +1,4 @@
-"""How long work reports on itself: tokens computed since the last report. Who shows it is not the engine's business."""
+"""How long work reports on itself: logical tokens (as if nothing were shared) since the last report. Who shows it is not its business."""
 
 from collections.abc import Callable
 

@@ -54,7 +54,7 @@ class StoredReference:
                     scores = policy(forest.to(policy.device)).log_probability.cpu()
                 begin = torch.tensor([first[id(sample)] for sample in _laid_out(forest, chunk)])
                 values[_places(forest, begin)] = scores[forest.member_prediction]
-                progress(forest.computed_tokens)
+                progress(forest.logical_tokens)
         return {"starts": starts, "log_probability": values}
 
     def __call__(self, forest: Forest, step: Sequence[Example]) -> Scores:

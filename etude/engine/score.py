@@ -37,5 +37,5 @@ def likelihoods(policy: Policy, examples: Sequence[Example], cut: Cut, progress:
                 numbers = np.asarray(row.example) + low
                 np.add.at(loss, numbers, -forest.per_sample(policy(forest).log_probability).double().cpu().numpy())
                 np.add.at(weight, numbers, row.weight_per_sample().double().numpy())
-                progress(row.computed_tokens)
+                progress(row.logical_tokens)
     return Likelihoods(loss, weight)

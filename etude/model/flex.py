@@ -61,6 +61,7 @@ def flex(
         _compiled = torch.compile(flex_attention, dynamic=True) if query.is_cuda else flex_attention
 
     def capped(score: Tensor, *_index: Tensor) -> Tensor:
+        assert softcap is not None
         return softcap * torch.tanh(score / softcap)
 
     out, log_sum = _compiled(

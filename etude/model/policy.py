@@ -47,7 +47,9 @@ class Policy(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        return self.model.get_output_embeddings()
+        head = self.model.get_output_embeddings()
+        assert head is not None, "a causal language model has a head"
+        return head
 
     def forward(self, forest: Forest, coefficients: Tensor | None = None) -> Scores:
         """Score the forest's predictions.

@@ -156,6 +156,8 @@ class Keep(Strict):
     """The text; by default what is installed with Python, read when the run judges."""
     tokens: PositiveInt = 4096
     """How many tokens of it are scored."""
+    margin: PositiveFloat = 0.05
+    """Nats per token that count as unchanged; a larger loss is a warning beside the verdict."""
 
 
 class Evaluate(Strict):

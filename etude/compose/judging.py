@@ -1,0 +1,131 @@
+"""Measure a stage's result and its parent on the same rows; what the numbers mean is `evaluation`'s business."""
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from etude.compose.voice import Voice
+from etude.core.sample import Example, Sample
+from etude.data.records import Question
+from etude.data.rows import Cut, rows_of
+from etude.engine.score import likelihoods
+from etude.evaluation.general_text import GeneralText
+from etude.model.divergence import States, divergence
+from etude.model.generate import Generated, generate
+from etude.model.policy import Policy
+from etude.recipe.schema import Evaluate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """What both are asked: held-out examples to be scored, questions to be answered, general text to be kept."""
+
+    held_out: Sequence[Example]
+    questions: Sequence[Question]
+    general: Sequence[Example]
+    general_bytes: np.ndarray
+    """[passages] UTF-8 bytes of what is scored."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """One model's results of a trial."""
+
+    held_out: np.ndarray
+    """[examples] negative log-likelihood in nats."""
+    weight: np.ndarray
+    """[examples] supervised tokens."""
+    answers: list[Generated]
+    general: np.ndarray
+    """[passages] negative log-likelihood in nats."""
+    general_tokens: np.ndarray
+    states: list[States]
+    """Of each row of general text, to compare distributions with."""
+
+
+def trial_of(
+    held_out: Sequence[Example],
+    questions: Sequence[Question],
+    text: GeneralText | None,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Evaluate,
+    context: int,
+) -> Trial:
+    """Choose what is asked: the first rows held out, and as much general text as the settings say."""
+    passages, sizes = [], []
+    left = settings.keep.tokens if settings.keep is not None else 0
+    for number, passage in enumerate(text.passages if text is not None else ()):
+        tokens = np.asarray(tokenizer(passage)["input_ids"][: min(context, left)], dtype=np.int32)
+        if len(tokens) < 2:
+            break
+        weight = np.ones(len(tokens), dtype=np.float32)
+        weight[0] = 0
+        passages.append(Example((Sample(tokens, weight),), "general text", number + 1))
+        sizes.append(len(str(tokenizer.decode(tokens[1:])).encode()))
+        left -= len(tokens)
+    asked = questions[: settings.rows] if settings.generate else []
+    return Trial(held_out[: settings.rows], asked, passages, np.asarray(sizes))
+
+
+def measure(
+    policy: Policy,
+    trial: Trial,
+    *,
+    cut: Cut,
+    stop_ids: frozenset[int],
+    settings: Evaluate,
+    voice: Voice,
+    who: str,
+    within: Callable[[], AbstractContextManager] = nullcontext,
+    will_change: bool = False,
+) -> Measured:
+    """Score and ask one model.
+
+    Args:
+        within: entered around everything, for a parent that is its child with the adapters off.
+        will_change: the model itself is about to be trained, so its head is copied for later comparison.
+    """
+    head = copy.deepcopy(policy.head) if will_change else policy.head
+    with within():
+        total = sum(len(sample) for example in (*trial.held_out, *trial.general) for sample in example.samples)
+        with voice.bar(f"scoring {who}", total, "tokens") as advance:
+            report = lambda tokens: advance(tokens, "")
+            held_out = likelihoods(policy, trial.held_out, cut, report)
+            general = likelihoods(policy, trial.general, cut, report) if trial.general else None
+        states = [States.of(policy, row.to(policy.device), head) for row in rows_of(trial.general, cut)] if trial.general else []
+        answers: list[Generated] = []
+        if trial.questions:
+            with voice.bar(f"answers of {who}", len(trial.questions), "answers") as advance:
+                done = 0
+
+                def answered(count: int, _of: int) -> None:
+                    nonlocal done
+                    advance(count - done, "")
+                    done = count
+
+                prompts = [question.tokens.tolist() for question in trial.questions]
+                answers = generate(
+                    policy.model, prompts, stop_ids=stop_ids, max_new_tokens=settings.max_new_tokens, progress=answered, say=voice.say
+                )
+    return Measured(
+        held_out.negative_log_likelihood,
+        held_out.weight,
+        answers,
+        general.negative_log_likelihood if general is not None else np.zeros(0),
+        general.weight if general is not None else np.zeros(0),
+        states,
+    )
+
+
+def divergences(trial: Trial, parent: Measured, tuned: Measured, cut: Cut) -> np.ndarray:
+    """[passages] KL(parent ‖ tuned) summed over each passage's tokens, in nats."""
+    sums = np.zeros(len(trial.general))
+    for row, before, now in zip(rows_of(trial.general, cut), parent.states, tuned.states, strict=True):
+        values = divergence(before, now).double().cpu()
+        numbers = np.asarray(row.example)[row.member_sample.numpy()]
+        np.add.at(sums, numbers, values.numpy()[row.member_prediction.numpy()])
+    return sums

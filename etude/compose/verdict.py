@@ -1,0 +1,129 @@
+"""From measurements and the story of a run to its judgement and report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PreTrainedTokenizerBase
+
+from etude.compose.judging import Measured, Trial
+from etude.data.counts import Counts
+from etude.data.records import Question
+from etude.engine.journal import read
+from etude.evaluation.choose import choose
+from etude.evaluation.general_text import GeneralText
+from etude.evaluation.judge import KEEP_MARGIN, judge
+from etude.evaluation.judgement import About, Cost, Count, Curve, Judgement, Point
+from etude.evaluation.measured import Answers, Likelihoods
+from etude.evaluation.report import write_report
+from etude.recipe.schema import Evaluate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Story:
+    """What the report tells besides the comparison."""
+
+    parent: str
+    tuned: str
+    made: str
+    cost: Cost
+    counts: Counts | None
+    journal: Path | None
+    recipe: Mapping[str, Any]
+    environment: dict[str, str]
+    chat: str
+    files: str
+    warnings: tuple[str, ...]
+
+
+def judged(
+    story: Story,
+    trial: Trial,
+    parent: Measured,
+    tuned: Measured,
+    divergence: Any,
+    text: GeneralText | None,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Evaluate,
+) -> Judgement:
+    """Compare two models' measurements of one trial."""
+    expected = [question.expected for question in trial.questions]
+    metrics, reason = settings.metrics, ""
+    if expected and metrics is None:
+        choice = choose(expected)
+        metrics, reason = list(choice.metrics), choice.reason
+    answers = None
+    if expected:
+        written = [[str(tokenizer.decode(answer.tokens, skip_special_tokens=True)) for answer in side.answers] for side in (parent, tuned)]
+        answers = Answers(
+            places=[f"{Path(question.source).name}:{question.row}" for question in trial.questions],
+            prompts=[_shown(question) for question in trial.questions],
+            expected=expected,
+            parent=written[0],
+            tuned=written[1],
+            parent_stopped=[answer.stopped for answer in parent.answers],
+            tuned_stopped=[answer.stopped for answer in tuned.answers],
+        )
+    general = None
+    if len(trial.general):
+        general = Likelihoods(parent.general, tuned.general, parent.general_tokens, trial.general_bytes, divergence)
+    about = About(
+        parent=story.parent,
+        tuned=story.tuned,
+        made=story.made,
+        cost=story.cost,
+        data=_counted(story.counts),
+        curve=curve(story.journal),
+        recipe=yaml.safe_dump(dict(story.recipe), sort_keys=False, allow_unicode=True),
+        environment=story.environment,
+        chat=story.chat,
+        files=story.files,
+        metrics_reason=reason,
+        general_text=text.sentence if text is not None else "",
+        warnings=story.warnings,
+    )
+    held_out = Likelihoods(parent.held_out, tuned.held_out, parent.weight)
+    margin = settings.keep.margin if settings.keep is not None else KEEP_MARGIN
+    return judge(about, held_out, answers, metrics or (), general, confidence=settings.confidence, margin=margin)
+
+
+def _shown(question: Question) -> str:
+    """What was asked, as a person would read it: a lone question as it is, turns with their roles."""
+    if len(question.messages) == 1:
+        return str(question.messages[0].get("content", ""))
+    return "\n\n".join(f"{message['role']}: {message.get('content', '')}" for message in question.messages)
+
+
+def curve(journal: Path | None) -> Curve:
+    """The loss along a run, as its journal has it."""
+    lines: Sequence[dict[str, Any]] = read(journal) if journal is not None and journal.exists() else ()
+    points = {
+        name: tuple(Point(step=line["step"], loss=line[name]) for line in lines if line.get(name) is not None)
+        for name in ("loss", "held_out_loss")
+    }
+    return Curve(train=points["loss"], held_out=points["held_out_loss"])
+
+
+def _counted(counts: Counts | None) -> tuple[Count, ...]:
+    if counts is None:
+        return ()
+    names = ("read", "left_out_by_where", "left_out_by_limit", "too_long", "last_turn_too_long", "truncated", "split_documents", "unrolled")
+    names += ("duplicates_of_held_out", "duplicates_in_training", "training", "held_out", "logical_tokens", "supervised_tokens")
+    found = [Count(name=name.replace("_", " "), value=counts.total(name)) for name in names if counts.total(name)]
+    return (*found, *(Count(name="left out", value=number, why=kind) for kind, number in counts.bad.items()))
+
+
+def write(judgement: Judgement, folder: Path) -> None:
+    """`judgement.json` and `report.html`, beside the weights."""
+    (folder / "judgement.json").write_text(judgement.to_json(), encoding="utf-8")
+    write_report(judgement, folder / "report.html")
+
+
+def headline_metrics(judgement: Judgement) -> dict[str, float | int | str | None]:
+    """What the project's index keeps of a judgement."""
+    figures: dict[str, float | int | str | None] = {"verdict": judgement.verdict}
+    for axis in judgement.axes:
+        figures |= {axis.name: axis.tuned.value, f"{axis.name} (parent)": axis.parent.value}
+    return figures
