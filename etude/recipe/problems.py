@@ -40,7 +40,6 @@ class _Spot:
     node: Node
     shape: Shape
     rest: Path
-    broken: bool
 
 
 def explain(error: ValidationError, root: Node, shape: Shape, tables: Tables, problems: Problems) -> None:
@@ -54,7 +53,7 @@ def explain(error: ValidationError, root: Node, shape: Shape, tables: Tables, pr
     others: dict[Path, list[tuple[_Spot, Any]]] = defaultdict(list)
     for complaint in error.errors(include_url=False, include_input=False):
         spot = _locate(complaint.get("ctx", {}).get("at", complaint["loc"]), root, shape, tables)
-        if spot.broken or (complaint["type"] not in ("missing", "extra_forbidden") and _has_broken(spot.node)):
+        if complaint["type"] not in ("missing", "extra_forbidden") and _has_broken(spot.node):
             continue
         if complaint["type"] == "missing":
             path = (*spot.path, str(spot.rest[-1]))
@@ -71,7 +70,7 @@ def explain(error: ValidationError, root: Node, shape: Shape, tables: Tables, pr
 
 
 def _locate(loc: Path, root: Node, shape: Shape, tables: Tables) -> _Spot:
-    node, broken = root, root.broken
+    node = root
     path: Path = ()
     rest: Path = ()
     for part in loc:
@@ -80,8 +79,8 @@ def _locate(loc: Path, root: Node, shape: Shape, tables: Tables) -> _Spot:
             continue
         shape = below(shape, part, node, tables)
         node = node.inside[part]
-        path, broken = (*path, part), broken or node.broken
-    return _Spot(path, node, shape, rest, broken)
+        path = (*path, part)
+    return _Spot(path, node, shape, rest)
 
 
 def _has_broken(node: Node) -> bool:

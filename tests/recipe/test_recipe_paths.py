@@ -14,7 +14,8 @@ def test_paths_begin_at_the_file_they_are_written_in(write, tmp_path: Path) -> N
     write(MINIMAL.replace("rows.jsonl", "[data/a.jsonl, /abs/b.jsonl, 'package:mod/x.csv', 'hub:owner/name', ~/c.jsonl]"), "lib/under.yaml")
     write(
         "extends: ../lib/under.yaml\nstages:\n  first: {data: {held_out: test.jsonl}}\n"
-        "  second:\n    data: {sources: ['${stages.first.data.sources.0}', '${stages.first.data.sources.0.path}.gz']}\n"
+        "  second:\n    data:\n      held_out: {path: '${stages.first.data.sources.0.path}'}\n"
+        "      sources: ['${stages.first.data.sources.0}', '${stages.first.data.sources.0.path}.gz']\n"
         "evaluate: {keep: {source: general/*.txt}}\n",
         "own/r.yaml",
     )
@@ -30,6 +31,7 @@ def test_paths_begin_at_the_file_they_are_written_in(write, tmp_path: Path) -> N
     assert recipe.stages["first"].data.held_out.path == f"{tmp_path}/own/test.jsonl"
     assert recipe.stages["third"].data.sources[0].path == f"{tmp_path}/here.jsonl"
     assert recipe.evaluate.keep.source.path == f"{tmp_path}/own/general/*.txt"
+    assert recipe.stages["second"].data.held_out.path == f"{tmp_path}/lib/data/a.jsonl"
     # A value that was referred to keeps the folder of where it was written.
     assert [source.path for source in recipe.stages["second"].data.sources] == [
         f"{tmp_path}/lib/data/a.jsonl",

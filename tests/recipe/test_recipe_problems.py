@@ -75,6 +75,11 @@ evaluate:
             "    train: {trackers: [absent]}",
             "r.yaml:6:24: stages.first.train.trackers.0: absent cannot be used here: No module named 'no_such_module_here'",
         ),
+        (
+            '    adapt: {rank: "8"}',
+            "r.yaml:6:19: stages.first.adapt.rank: expected a whole number, got the text '8'; "
+            "did you mean 8, without quotes or separators?",
+        ),
         ("    adapt: 5", "r.yaml:6:12: stages.first.adapt: expected a name, or a mapping with `kind`, got the number 5"),
         ("    train: {compute: auto}", "r.yaml:6:13: stages.first.train.compute: unknown key; did you mean `compile`?"),
         ("    rank: 4", "r.yaml:6:5: stages.first.rank: unknown key; did you mean `stages.first.adapt.rank`?"),

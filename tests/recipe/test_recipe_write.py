@@ -51,6 +51,12 @@ def test_an_unknown_table_asks_whether_the_guess_is_right(write) -> None:
     assert "“a” was taken for the answer to the other columns. Is that so?" in text
 
 
+def test_what_looks_like_a_reference_is_a_name(write, tmp_path) -> None:
+    text = recipe_for("${HOME}/$${x}/${{ y }} 1.jsonl", base="m", rows=3, columns=["text"], format="text")
+    source = load(write(text), tables=ALL).recipe.stages["continue"].data.sources[0]
+    assert source.path == f"{tmp_path}/${{HOME}}/$${{x}}/${{{{ y }}}} 1.jsonl"
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=TEXT, base=TEXT, columns=st.lists(TEXT, max_size=4, unique=True), labelled=st.booleans(), labels=st.lists(TEXT, max_size=3))
 def test_whatever_files_and_columns_are_called(write, path, base, columns, labelled, labels) -> None:
