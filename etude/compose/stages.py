@@ -72,7 +72,7 @@ def run_stage(setting: Setting, name: str, parent: str) -> Finished | None:
     voice.say(f"computes in {why}")
     held = torch.float32 if adaptation.holds_masters else dtype
     opened = open_model(parent, store, dtype=held, device=setting.device, voice=voice, merge=True)
-    layout = choose_layout(opened.model, compute=dtype)
+    layout = choose_layout(opened.model)
     if layout.note:
         voice.say(layout.note)
     _check_context(stage, opened, layout)

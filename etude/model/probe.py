@@ -18,6 +18,7 @@ from etude.core.forest import Forest, Node
 from etude.errors import ModelError
 from etude.model import attention
 from etude.model.policy import Policy
+from etude.model.widened import widened
 
 _WINDOW = 8
 """Windows and chunks are shrunk to this many tokens, so that a forest of a few dozen meets them."""
@@ -39,8 +40,8 @@ class Layout:
     """A sentence for the user; empty where all is as one would expect."""
 
 
-def choose_layout(model: PreTrainedModel, *, compute: torch.dtype) -> Layout:
-    """Decide once per loaded model, out loud.
+def choose_layout(model: PreTrainedModel) -> Layout:
+    """Decide once per loaded model, out loud. In float32 wherever it fits: the rounding of 30 layers in bfloat16 hides much.
 
     Raises:
         ModelError: neither layout gives the model's own log-probabilities.
@@ -48,16 +49,16 @@ def choose_layout(model: PreTrainedModel, *, compute: torch.dtype) -> Layout:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _windows_shrunk(model):
-            return _choose(model, compute)
+        with torch.no_grad(), _windows_shrunk(model), widened(model, model.device):
+            return _choose(model)
     finally:
         model.train(was_training)
 
 
-def _choose(model: PreTrainedModel, compute: torch.dtype) -> Layout:
+def _choose(model: PreTrainedModel) -> Layout:
     if model.config._attn_implementation == attention.NAME and not model._can_set_attn_implementation():
         model.config._attn_implementation = "eager"  # its attention is its own: ours would only have changed the masks it is given
-    shared, lone = _forest(model, _TREE), _forest(model, _LINES)
+    shared, lone, compute = _forest(model, _TREE), _forest(model, _LINES), model.dtype
     expected, noise = _own(model, lone)
     tolerance = 2e-5 + 4 * noise
     longest = _longest(model)
@@ -153,7 +154,8 @@ def _own(model: PreTrainedModel, lines: Forest) -> tuple[Tensor, float]:
             model.set_attn_implementation(chosen)
     scores = torch.cat([score for score, _ in alone])
     seen = max(float((scores - torch.cat(others)).abs().max()) for others in (ordinary, longer))
-    seen = min(seen, torch.finfo(model.dtype).eps ** 0.5)  # more than that is no rounding, and must not excuse anything
+    if model.dtype == torch.float32:
+        seen = min(seen, torch.finfo(torch.float32).eps ** 0.5)  # more than that is no rounding, and must not excuse anything
     last_place = max(largest for _, largest in alone) * torch.finfo(model.dtype).eps
     return scores, seen + last_place
 

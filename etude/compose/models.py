@@ -1,0 +1,89 @@
+"""A model by name, ready to answer: what `etude.load` returns and `etude chat` talks with."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.compose.artefacts import Opened, open_model
+from etude.compose.voice import Voice
+from etude.data.template import Template
+from etude.errors import ModelError
+from etude.lineage.store import open_store
+from etude.model.device import best_device, choose_dtype, use_threads
+from etude.model.generate import generate, stream
+
+Messages = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """An artefact or a base with its tokenizer; an adapter's parent is one switch away."""
+
+    opened: Opened
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether `parent=True` gives answers of what it was tuned from."""
+        return self.opened.attached is not None and self.opened.attached.can_switch_off
+
+    def generate(
+        self, prompt: str | Messages, *, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, parent: bool = False
+    ) -> str:
+        """One answer.
+
+        Args:
+            prompt: a question, or the messages of a conversation that ends with the user's turn.
+            temperature: 0 takes the most likely token every time.
+            parent: answer as what it was tuned from.
+        """
+        how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+        with self._as(parent):
+            (answer,) = generate(self.opened.model, [self.prompt(prompt)], stop_ids=self.opened.stop_ids, **how)
+        return str(self.opened.tokenizer.decode(answer.tokens, skip_special_tokens=True))
+
+    def stream(self, prompt: str | Messages, *, max_new_tokens: int = 512, temperature: float = 0.0, parent: bool = False) -> Iterator[str]:
+        """The same as it comes, piece by piece; characters of several tokens are held back until they are whole."""
+        tokens: list[int] = []
+        shown = ""
+        with self._as(parent):
+            stop_ids, model = self.opened.stop_ids, self.opened.model
+            for token in stream(model, self.prompt(prompt), stop_ids=stop_ids, max_new_tokens=max_new_tokens, temperature=temperature):
+                tokens.append(token)
+                text = str(self.opened.tokenizer.decode(tokens, skip_special_tokens=True))
+                if not text.endswith("\ufffd"):
+                    yield text[len(shown) :]
+                    shown = text
+
+    def prompt(self, prompt: str | Messages) -> list[int]:
+        """The tokens that the model will read, by the same template that training used."""
+        tokenizer = self.opened.tokenizer
+        if tokenizer.chat_template is None:
+            if not isinstance(prompt, str):
+                raise ModelError("this model has no chat template, so it cannot read messages", "give it a plain text")
+            return tokenizer(prompt)["input_ids"]
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        return tokenizer(Template(tokenizer).text(messages, asked=True), add_special_tokens=False)["input_ids"]
+
+    def _as(self, parent: bool) -> AbstractContextManager:
+        if not parent:
+            return nullcontext()
+        if not self.has_parent or self.opened.attached is None:
+            raise ModelError(f"{self.opened.parent.reference} holds no adapter to switch off", "load its parent by its own name")
+        return self.opened.attached.off()
+
+
+def load(name: str, *, dtype: str = "auto", voice: Voice | None = None, project: Path | None = None) -> Model:
+    """A model by `name`, `name@version`, hub id, folder, `.gguf` file or `package:module/file.gguf`.
+
+    Args:
+        dtype: `auto`, `float32` or `bfloat16`.
+
+    Raises:
+        EtudeError: what is missing, and the remedy.
+    """
+    use_threads()
+    device = best_device()
+    compute, _ = choose_dtype(dtype, device)  # type: ignore[bad-argument-type]
+    return Model(open_model(name, open_store(project), dtype=compute, device=device, voice=voice or Voice()))
