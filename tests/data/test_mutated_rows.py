@@ -38,7 +38,7 @@ INSERTED = ["<|im_end|>", "</s>", "\x00", "\u2028", "{{", "\ud800", "\n\n", "ðŸ™
 
 
 def mutated(row, random):
-    """One change somewhere in the row: a value replaced, a key dropped or renamed, a list shuffled, doubled or emptied, or the line itself spoilt."""
+    """One change: a value replaced, a key dropped or renamed, a list shuffled, doubled or emptied, or the line itself spoilt."""
     row = copy.deepcopy(row)
     places = list(_places(row))
     holder, key = random.choice(places)
