@@ -40,7 +40,7 @@ def _append(held: Tensor, new: Tensor, room: Tensor | None, ahead: int = 64) -> 
     The buffer is `room` where `held` is its beginning and it suffices, else a new one with `ahead` free columns.
     """
     before, after = held.shape[2], held.shape[2] + new.shape[2]
-    if room is None or held.data_ptr() != room.data_ptr() or held.shape[0] != room.shape[0] or after > room.shape[2]:
+    if room is None or held.data_ptr() != room.data_ptr() or after > room.shape[2]:
         room = held.new_empty(*held.shape[:2], after + ahead, held.shape[3])
         room[:, :, :before] = held
     room[:, :, before:after] = new

@@ -57,12 +57,13 @@ class _Sampling:
         """[B, vocabulary] → [B]: the most likely token at temperature 0, else one drawn from the nucleus of mass `top_p`."""
         if self.temperature == 0:
             return logits.argmax(-1)
-        mass, token = (logits.double() / self.temperature).softmax(-1), None
+        precise = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
+        mass, token = (logits.to(precise) / self.temperature).softmax(-1), None
         if self.top_p < 1:
             mass, token = mass.sort(-1, descending=True)
             mass = mass.where(mass.cumsum(-1) - mass < self.top_p, 0.0)
         total = mass.cumsum(-1)
-        drawn = self.uniform[rows, step].to(logits.device)[:, None] * total[:, -1:]
+        drawn = self.uniform[rows, step].to(logits.device, precise)[:, None] * total[:, -1:]
         index = torch.searchsorted(total, drawn, right=True).clamp(max=logits.shape[-1] - 1)  # [B, 1]
         return (index if token is None else token.gather(-1, index)).squeeze(-1)
 

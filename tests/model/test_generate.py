@@ -124,9 +124,12 @@ def test_rows_that_have_ended_leave_the_batch():
     model = build("llama")
     prompts = some_prompts(count=8, shared=5)
     rows = []
+    tracked = []
     model.lm_head.register_forward_hook(lambda module, arguments, output: rows.append(output.shape[0] * output.shape[1]))
+    model.lm_head.register_forward_hook(lambda module, arguments, output: tracked.append(output.requires_grad))
     answers = generate(model, prompts, stop_ids=STOPS, max_new_tokens=20)
     assert sum(rows) == sum(len(answer.tokens) + answer.stopped for answer in answers)
+    assert not any(tracked)
 
 
 @pytest.mark.parametrize("name", ["llama", "mamba"])
