@@ -138,6 +138,7 @@ def test_sampling_repeats_and_follows_the_distribution(name):
     prompt = [3, 1, 4, 1, 5]
     drawn = dict(stop_ids=frozenset(), max_new_tokens=1, temperature=2.0, top_p=0.8, say=lambda _: None)
     answers = generate(model, [prompt] * 4000, seed=7, batch_tokens=10**9, **drawn)
+    torch.manual_seed(99)
     state = torch.get_rng_state()
     again = generate(model, [prompt] * 4000, seed=7, batch_tokens=10**9, **drawn)
     assert torch.equal(state, torch.get_rng_state())
@@ -197,6 +198,18 @@ def test_training_mode_is_given_back_and_dropout_is_off():
     prompts = some_prompts(count=3, shared=4)
     first = generate(model, prompts, stop_ids=STOPS, max_new_tokens=5)
     assert first == generate(model, prompts, stop_ids=STOPS, max_new_tokens=5) and model.training
+
+
+@pytest.mark.parametrize("name", ["llama", "lfm2"])
+def test_the_distribution_is_the_models_own(name):
+    """Not what the generation config of a checkpoint does to it: a penalty would change a measured accuracy."""
+    model = build(name)
+    prompts = some_prompts(count=4, shared=5)
+    asked = dict(stop_ids=STOPS, max_new_tokens=10, say=lambda _: None)
+    own = generate(model, prompts, **asked)
+    model.generation_config = GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1, do_sample=True)
+    assert generate(model, prompts, **asked) == own
+    assert model.generation_config.repetition_penalty == 9.0
 
 
 def test_progress_counts_answers():
