@@ -43,7 +43,7 @@ def _every(source: Source, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]
     for part in parts:
         rows = (_renamed(row, source) for row in part)
         first = list(islice(rows, FIRST))
-        reader = _reader(source, [row.values for row in first if isinstance(row.values, dict)], counts)
+        reader = _reader(source, first, counts)
         for row in chain(first, rows):
             counts.read += 1
             yield _clean(row), reader
@@ -51,14 +51,15 @@ def _every(source: Source, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]
         raise DataError(f"{source.path}: no rows", "give a file with at least one row")
 
 
-def _reader(source: Source, first: list[dict[str, Any]], counts: SourceCounts) -> Reader:
+def _reader(source: Source, rows: list[Row], counts: SourceCounts) -> Reader:
+    first = [row.values for row in rows if isinstance(row.values, dict)]
     if first:
         columns = list(dict.fromkeys(str(name) for row in first for name in row))
         missing = [theirs for theirs, ours in source.columns.items() if ours not in columns]
         if missing:
             raise DataError(f"{source.path}: `columns` renames {missing[0]!r}, which is not there", f"its columns are {', '.join(columns)}")
-        numeric = [name for name in columns if any(isinstance(row.get(name), int) for row in first)]
-        if any(f".{kind}" in source.path for kind in ("csv", "tsv")):
+        if any(ending in rows[0].source.lower() for ending in (".csv", ".tsv")):
+            numeric = [name for name in columns if any(isinstance(row.get(name), int) for row in first)]
             counts.note(f"{source.path}: read as whole numbers: {', '.join(numeric) or 'no column'}; every other cell is text")
     if source.render is not None:
         return renderer(source.render, source.path)

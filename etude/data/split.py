@@ -46,6 +46,8 @@ def split(kept: list[list[Kept]], held_out: float | int | Source, counts: Counts
         number = held_out if isinstance(held_out, int) else (max(1, round(held_out * total)) if held_out > 0 and total > 1 else 0)
         if number and number >= total:
             raise DataError(f"data.held_out: {number:,} rows to hold out, and {total:,} can be used", "hold out fewer, or give more rows")
+        if held_out > 0 and not number:
+            counts.sources[0].note("a single row cannot be divided: nothing is held out")
         ranked = sorted((one.order, s, i) for s, rows in enumerate(sources) for i, one in enumerate(rows))
         chosen = {(s, i) for _, s, i in ranked[:number]}
         aside = [sources[s][i] for s, i in sorted(chosen)]

@@ -119,6 +119,22 @@ def test_repeated_rows_are_counted_and_stay(tmp_path):
     assert prepared.counts.sources[0].duplicates_in_training == 2 and len(prepared.train[0][1]) == 7
 
 
+def test_a_held_out_text_leaves_training_with_all_its_copies(tmp_path):
+    prepared = ready(write(tmp_path / "rows.jsonl", [{"text": f"a dog {i % 7}"} for i in range(35)]), held_out=3)
+    adds_up(prepared)
+    held = {e.samples[0].tokens.tobytes() for e in prepared.held_out}
+    assert (
+        not held & {e.samples[0].tokens.tobytes() for e in prepared.train[0][1]} and prepared.counts.sources[0].duplicates_of_held_out >= 2
+    )
+    assert prepared.questions == []
+
+
+def test_a_single_text_cannot_be_divided_and_that_is_said(tmp_path):
+    (tmp_path / "story.txt").write_text("Once upon a time there was a dog. " * 50)
+    prepared = ready(str(tmp_path / "story.txt"), held_out=0.1, context=64)
+    assert prepared.held_out == [] and any("nothing is held out" in line for line in prepared.counts.lines())
+
+
 def test_nothing_left_to_train_on_stops_and_says_why(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"prompt": "the same?", "completion": f"answer {i}"} for i in range(20)])
     with pytest.raises(DataError, match="have the same prompt as a held-out row"):
@@ -202,6 +218,14 @@ def test_too_long_rows_are_dropped_cut_or_a_stop_and_always_counted(tmp_path):
         ready(path, tokenizer, context=60, too_long="error")
     with pytest.raises(DataError):
         ready(path, tokenizer, context=60, too_long="error", bad_rows="drop")
+
+
+def test_the_context_is_exact(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [chat("short?", "yes"), LONG])
+    (length,) = (len(example.samples[0]) for example in ready(path, context=60).train[0][1])
+    assert ready(path, context=length).counts.sources[0].kept == 1
+    with pytest.raises(DataError, match="no row left"):
+        ready(path, context=length - 1)
 
 
 def test_truncation_takes_early_turns_whole_and_keeps_the_system_and_the_end(tmp_path):

@@ -106,6 +106,15 @@ def test_a_prefilled_thought_is_read_and_the_answer_learnt_behind_it():
     assert paths[0][0].endswith("<|im_start|>assistant\n<think>\nfour<|im_end|>") and paths[0][1] == ["four<|im_end|>"]
 
 
+def test_a_prompt_that_ends_in_other_white_space_is_read_as_it_is():
+    # Nemotron: the generation prompt opens a thought on a line of its own, a finished turn without one writes `<think></think>`
+    template = CHATML.replace("m['content'] +", "('<think></think>' if m['role'] == 'assistant' else '') + m['content'] +")
+    tokenizer = chat_tokenizer(template.replace("assistant\n' }}", "assistant\n<think>\n' }}"))
+    paths, learnt = taught(turns(ASKED, "four"), tokenizer)
+    assert paths[0][0].endswith("assistant\n<think>\n</think>four<|im_end|>") and paths[0][1] == ["</think>four<|im_end|>"]
+    assert learnt.prompt == asks(tokenizer, turns(ASKED, "four"), 1)
+
+
 def test_the_word_in_a_prompt_that_is_also_the_answer_is_not_learnt_there():
     paths, _ = taught(turns("four four four", "four"), chat_tokenizer(PREFILLS_THINK))
     assert paths[0][1] == ["four<|im_end|>"]

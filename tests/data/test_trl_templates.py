@@ -1,4 +1,4 @@
-"""Every chat template that TRL ships, with the real tokens of SmolLM2: what is learnt is the answer and its stop, behind what inference reads."""
+"""Every chat template that TRL ships, with SmolLM2's tokens: what is learnt is the answer and its stop, behind what inference reads."""
 
 import importlib.util
 import re
