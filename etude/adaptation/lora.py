@@ -1,6 +1,7 @@
 """LoRA: low-rank adaptation. https://arxiv.org/abs/2106.09685 (rank-stabilised scaling: https://arxiv.org/abs/2312.03732)"""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,10 @@ def attach_config(model: PreTrainedModel, config: LoraConfig) -> LoraAttached:
     """
     config._register_custom_module({PlainLinear: LoraLinear})  # type: ignore[bad-assignment]
     try:
-        wrapper = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # peft asks transformers for a name that transformers is about to change; neither is the user's business.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            wrapper = get_peft_model(model, config)
     except ValueError as problem:
         names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)})
         what = str(problem).splitlines()[0]

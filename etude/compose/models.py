@@ -8,7 +8,6 @@ from typing import Any
 
 from etude.compose.artefacts import Opened, open_model
 from etude.compose.voice import Voice
-from etude.data.template import Template
 from etude.errors import ModelError
 from etude.lineage.store import open_store
 from etude.model.device import best_device, choose_dtype, use_threads
@@ -29,7 +28,14 @@ class Model:
         return self.opened.attached is not None and self.opened.attached.can_switch_off
 
     def generate(
-        self, prompt: str | Messages, *, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, parent: bool = False
+        self,
+        prompt: str | Messages,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        parent: bool = False,
     ) -> str:
         """One answer.
 
@@ -38,9 +44,16 @@ class Model:
             temperature: 0 takes the most likely token every time.
             parent: answer as what it was tuned from.
         """
-        how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
         with self._as(parent):
-            (answer,) = generate(self.opened.model, [self.prompt(prompt)], stop_ids=self.opened.stop_ids, **how)
+            (answer,) = generate(
+                self.opened.model,
+                [self.prompt(prompt)],
+                stop_ids=self.opened.stop_ids,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+            )
         return str(self.opened.tokenizer.decode(answer.tokens, skip_special_tokens=True))
 
     def stream(self, prompt: str | Messages, *, max_new_tokens: int = 512, temperature: float = 0.0, parent: bool = False) -> Iterator[str]:
@@ -64,7 +77,8 @@ class Model:
                 raise ModelError("this model has no chat template, so it cannot read messages", "give it a plain text")
             return tokenizer(prompt)["input_ids"]
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        return tokenizer(Template(tokenizer).text(messages, asked=True), add_special_tokens=False)["input_ids"]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _as(self, parent: bool) -> AbstractContextManager:
         if not parent:

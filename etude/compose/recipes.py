@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etude import catalog
-from etude.compose.stages import Finished, Setting, artefact_name, run_stage
+from etude.compose.begun import Setting, artefact_name, begin, length
+from etude.compose.stages import Finished, run_stage
 from etude.compose.voice import Voice
 from etude.lineage.store import open_store
 from etude.model.device import best_device, use_threads
@@ -43,10 +44,8 @@ def run(recipe: str | Loaded, overrides: Sequence[str] = (), *, voice: Voice | N
         EtudeError: what is wrong, where, and what to do about it.
     """
     loaded = read_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
-    voice = voice or Voice()
-    _, threads = use_threads()
-    voice.say(threads)
-    setting = Setting(loaded.recipe, loaded.mapping, open_store(project), best_device(), voice)
+    setting = _setting(loaded, voice or Voice(), project)
+    voice = setting.voice
     done: dict[str, Finished] = {}
     for name in in_order(loaded.recipe):
         stage = loaded.recipe.stages[name]
@@ -61,6 +60,70 @@ def run(recipe: str | Loaded, overrides: Sequence[str] = (), *, voice: Voice | N
             return RunResult(done, finished=False)
         done[name] = finished
     return RunResult(done, finished=True)
+
+
+def _setting(loaded: Loaded, voice: Voice, project: Path | None) -> Setting:
+    _, threads = use_threads()
+    voice.say(threads)
+    return Setting(loaded.recipe, loaded.mapping, open_store(project), best_device(), voice)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """One stage, as it would be run."""
+
+    stage: str
+    artefact: str
+    """What the result would be called."""
+    parent: str
+    objective: str
+    adaptation: str
+    finished: str | None
+    """The artefact that is there already and would be used; None where the stage would run."""
+    steps: int
+    examples: int
+    """Drawn in all."""
+    learning_rate: float
+    training_rows: int
+    held_out_rows: int
+    logical_tokens: int
+    """Of the training rows, once."""
+
+
+def forecast(loaded: Loaded, *, voice: Voice | None = None, project: Path | None = None) -> list[Forecast]:
+    """What `run` would do: the same beginning, with the data read and rendered, and nothing after it.
+
+    A stage whose parent would only be made by this run is read with the tokenizer of what that parent comes from.
+    """
+    setting = _setting(loaded, voice or Voice(), project)
+    forecasts: list[Forecast] = []
+    known: dict[str, str] = {}
+    for name in in_order(loaded.recipe):
+        stage = loaded.recipe.stages[name]
+        parent = known.get(stage.parent, loaded.recipe.base if stage.parent == "base" else stage.parent)
+        setting.voice.heading(f"{artefact_name(loaded.recipe, name)}: {stage.objective.kind}, {stage.adapt.kind}, from {stage.parent}")
+        begun = begin(setting, name, parent)
+        found = setting.store.find(begun.identity)
+        known[name] = found.reference if found is not None else parent
+        examples, steps = length(stage, begun.prepared)
+        counts = begun.prepared.counts
+        forecasts.append(
+            Forecast(
+                stage=name,
+                artefact=begun.artefact,
+                parent=stage.parent,
+                objective=stage.objective.kind,
+                adaptation=stage.adapt.kind,
+                finished=found.reference if found is not None else None,
+                steps=steps,
+                examples=examples,
+                learning_rate=stage.train.learning_rate or stage.adapt.default_learning_rate,
+                training_rows=counts.total("training"),
+                held_out_rows=counts.total("held_out"),
+                logical_tokens=counts.total("logical_tokens"),
+            )
+        )
+    return forecasts
 
 
 def in_order(recipe: Recipe) -> list[str]:

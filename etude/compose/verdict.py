@@ -70,8 +70,8 @@ def judged(
     if len(trial.general):
         general = Likelihoods(parent.general, tuned.general, parent.general_tokens, trial.general_bytes, divergence)
     about = About(
-        parent=story.parent,
-        tuned=story.tuned,
+        parent=_short(story.parent),
+        tuned=_short(story.tuned),
         made=story.made,
         cost=story.cost,
         data=_counted(story.counts),
@@ -87,6 +87,11 @@ def judged(
     held_out = Likelihoods(parent.held_out, tuned.held_out, parent.weight)
     margin = settings.keep.margin if settings.keep is not None else KEEP_MARGIN
     return judge(about, held_out, answers, metrics or (), general, confidence=settings.confidence, margin=margin)
+
+
+def _short(reference: str) -> str:
+    """A file or folder by its name; artefacts and hub ids as they are."""
+    return Path(reference).name if reference.startswith(("/", "package:")) else reference
 
 
 def _shown(question: Question) -> str:

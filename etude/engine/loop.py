@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from etude.adaptation.contract import Attached
@@ -169,7 +170,10 @@ class _Run:
 
     def _take(self, examples: list[Example]) -> StepResult:
         course = self.course
+        # Dropout draws by seed, step and process alone, so neither a resume nor what hooks draw can change it.
+        seed = int(np.random.SeedSequence([course.train.seed, self.step, ranks.rank()]).generate_state(1)[0])
         while True:
+            torch.manual_seed(seed)
             try:
                 return take_step(
                     course.policy,
@@ -221,9 +225,6 @@ class _Run:
         trainable = self.course.attached.trainable
         tensors = {f"weight/{name}": p.detach() for name, p in trainable.items()}
         tensors |= {f"optimizer/{path}": tensor for path, tensor in optimizer_tensors(self.optimizer, trainable).items()}
-        tensors["random/cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["random/cuda"] = torch.cuda.get_rng_state()
         state = {"step": self.step, "drawn": list(self.drawn), "totals": asdict(self.totals), "tokens_per_row": self.cut.tokens_per_row}
         self.checkpoints.save(self.step, tensors, state | {"machine": _machine()})
 
@@ -234,7 +235,7 @@ class _Run:
         for note in found.notes:
             self.course.say(note)
         trainable = self.course.attached.trainable
-        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "optimizer": {}, "random": {}}
+        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "optimizer": {}}
         for path, tensor in found.tensors.items():
             group, name = path.split("/", 1)
             groups[group][name] = tensor
@@ -242,9 +243,6 @@ class _Run:
             for name, tensor in groups["weight"].items():
                 trainable[name].copy_(tensor)
         restore_optimizer(self.optimizer, trainable, groups["optimizer"])
-        torch.set_rng_state(groups["random"]["cpu"])
-        if "cuda" in groups["random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(groups["random"]["cuda"])
         self.step, self.drawn = found.state["step"], tuple(found.state["drawn"])
         self.totals = Totals(**found.state["totals"])
         self.cut = Cut(min(self.cut.tokens_per_row, found.state["tokens_per_row"]), self.cut.minimum_shared, self.cut.layout)

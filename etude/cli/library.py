@@ -1,0 +1,94 @@
+"""`etude list`, `show`, `chat`, `compare`, `clean`: what there is, and what it can do."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this room's verbs."""
+    app.command("list")(list_)
+    app.command()(show)
+    app.command()(chat)
+    app.command()(compare)
+    app.command()(clean)
+
+
+def list_(as_json: Json = False) -> None:
+    """List the project's artefacts, newest first."""
+    from etude.cli.show_library import print_list  # noqa: PLC0415
+    from etude.lineage.store import open_store  # noqa: PLC0415
+
+    print_list(open_store(), as_json)
+
+
+def show(name: Annotated[str, typer.Argument(help="name or name@version")], as_json: Json = False) -> None:
+    """Show an artefact: what it was made from and by, its figures, what stands on it."""
+    from etude.cli.show_library import print_shown  # noqa: PLC0415
+    from etude.lineage.store import open_store  # noqa: PLC0415
+
+    print_shown(open_store().show(name), as_json)
+
+
+def chat(
+    name: Annotated[str, typer.Argument(help="An artefact, a hub id, a folder or a .gguf file.")],
+    question: Annotated[str | None, typer.Argument(help="Ask once and leave; without it, a conversation begins.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    parent: Annotated[bool, typer.Option("--parent", help="Answer as what the artefact was tuned from.")] = False,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the most likely word every time.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+) -> None:
+    """Talk with a model. /parent switches between it and its parent, /new begins again, /bye (or Ctrl-D) leaves."""
+    from etude.cli.conversation import converse  # noqa: PLC0415
+    from etude.compose.models import load  # noqa: PLC0415
+
+    converse(load(name), question, system, parent=parent, temperature=temperature, max_new_tokens=max_new_tokens)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="The one to compare against: an artefact or a base.")],
+    second: Annotated[str, typer.Argument(help="The one that should be better.")],
+    as_json: Json = False,
+) -> None:
+    """Judge one model against another on the rows that were held out."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from etude.cli.show_run import print_judgement  # noqa: PLC0415
+    from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
+    from etude.compose.comparison import compare as measured  # noqa: PLC0415
+
+    compared = measured(first, second, voice=TerminalVoice())
+    if as_json:
+        typer.echo(compared.judgement.to_json())
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    print_judgement(console, compared.judgement)
+    console.print(f"\n  report        {compared.report}", markup=False)
+
+
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them, instead of only saying what would go.")] = False, as_json: Json = False
+) -> None:
+    """Say what could be thrown away without loss, and with --yes do it."""
+    from etude.evaluation.figures import memory  # noqa: PLC0415
+    from etude.lineage.clean import free, freeable  # noqa: PLC0415
+    from etude.lineage.store import open_store  # noqa: PLC0415
+
+    store = open_store()
+    items = freeable(store)
+    freed = free(store, items) if yes else 0
+    if as_json:
+        typer.echo(json.dumps({"items": [asdict(item) | {"path": str(item.path)} for item in items], "freed": freed}))
+        return
+    for item in items:
+        typer.echo(f"{memory(item.bytes):>10}  {item.reference or item.path.name}: {item.reason}")
+    if not items:
+        typer.echo("nothing to throw away")
+    elif yes:
+        typer.echo(f"{memory(freed)} set free")
+    else:
+        typer.echo(f"{memory(sum(item.bytes for item in items))} could be set free; `etude clean --yes` does it")

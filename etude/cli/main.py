@@ -1,0 +1,70 @@
+"""The command line: verbs put together, and the border where errors become sentences."""
+
+import json
+import os
+import sys
+
+import typer
+
+from etude import __version__
+from etude.cli import data, library, machine, running
+from etude.errors import EtudeError
+
+app = typer.Typer(
+    name="etude",
+    help="One tool for the whole life of a language model, with numbers that can be believed.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_debug = False
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"etude {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and leave."),  # noqa: ARG001
+) -> None:
+    global _debug
+    _debug = debug
+
+
+for room in (running, library, data, machine):
+    room.register(app)
+
+
+def main() -> None:
+    """Entry point of the `etude` program. Exit codes: 0 done, 1 an error that was explained, 2 wrong usage, 130 stopped."""
+    # Every model is computed by the thread pool torch opens; tokenizers need no second one, and forks need no warning.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except EtudeError as error:
+        if _debug:
+            raise
+        if "--json" in sys.argv:
+            print(json.dumps({"error": error.message, "remedy": error.remedy}))  # noqa: T201 (this is the command line)
+        else:
+            typer.secho(f"\nerror: {error}", err=True, fg="red")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("\nstopped; the same command goes on from the newest checkpoint", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # a bug of ours, and shown as one
+        if _debug:
+            raise
+        what = f"this is a bug in etude: {type(error).__name__}: {error}"
+        typer.secho(f"\n{what}\n  → run it again with `etude --debug …` and report what it prints", err=True, fg="red")
+        sys.exit(70)

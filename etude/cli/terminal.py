@@ -1,0 +1,50 @@
+"""How a run looks in a terminal: sentences, headings and bars with speed and time left."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from etude.compose.voice import Advance, Voice
+
+
+class TerminalVoice(Voice):
+    """Speaks on standard error, so that standard output holds results alone."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._open: Progress | None = None
+
+    def say(self, line: str) -> None:
+        self.console.print(f"  {line}", style="dim", markup=False)
+
+    def heading(self, line: str) -> None:
+        self.console.print()
+        self.console.print(line, style="bold", markup=False)
+
+    @contextmanager
+    def bar(self, label: str, total: float, unit: str) -> Iterator[Advance]:
+        if self._open is not None:  # a bar within a bar, as the held-out loss within training: one line more, not one bar more
+            yield from self._task(self._open, label, total, leave=False)
+            return
+        columns = (
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn() if unit == "tokens" else MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            self._open = progress
+            try:
+                yield from self._task(progress, label, total, leave=True)
+            finally:
+                self._open = None
+
+    def _task(self, progress: Progress, label: str, total: float, *, leave: bool) -> Iterator[Advance]:
+        task = progress.add_task(f"  {label}", total=total, note="")
+        yield lambda amount, note: progress.update(task, advance=amount, **({"note": note} if note else {}))
+        progress.update(task, visible=leave)

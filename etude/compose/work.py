@@ -1,0 +1,214 @@
+"""A stage at work: put the adaptation on, train, judge, publish. The same few lines for every kind of stage."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from etude.adaptation.contract import Attached
+from etude.compose.begun import Begun, Setting, length
+from etude.compose.general import general_text_of
+from etude.compose.judging import Measured, Trial, divergences, measure, trial_of
+from etude.compose.verdict import Story, headline_metrics, judged, write
+from etude.data.order import Order
+from etude.data.rows import Cut
+from etude.engine.loop import Course, Hook, Moment, Outcome, fit
+from etude.engine.reference import Reference, StoredReference, switched_off
+from etude.engine.score import likelihoods
+from etude.engine.trackers.contract import Tracking
+from etude.evaluation.general_text import GeneralText
+from etude.evaluation.judge import check_expected
+from etude.evaluation.judgement import Cost, Judgement
+from etude.lineage.durable import folder_size
+from etude.lineage.record import Draft, Fingerprints, Record
+from etude.lineage.store import now
+from etude.lineage.surroundings import machine_here, versions_here
+from etude.model.blocks import compile_blocks
+from etude.model.device import describe, peak_memory
+from etude.model.policy import Policy
+
+
+class Work:
+    """A stage at work, between its inputs and its artefact."""
+
+    def __init__(self, setting: Setting, name: str, begun: Begun, folder: Path):
+        stage, opened, prepared, layout = setting.recipe.stages[name], begun.opened, begun.prepared, begun.layout
+        self.setting, self.name, self.stage, self.folder = setting, name, stage, folder
+        self.opened, self.prepared, self.artefact, self.identity = opened, prepared, begun.artefact, begun.identity
+        self.voice, self.settings = setting.voice, setting.recipe.evaluate
+        self.started = now()
+        self.cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layout.name)
+        self.attached: Attached = stage.adapt.attach(opened.model, seed=stage.train.seed)
+        self.policy = Policy(opened.model, layout=layout.name, compute=begun.dtype)
+        self.text: GeneralText | None = None
+        self.trial: Trial | None = None
+        self.parent: Measured | None = None
+        for note in self.attached.notes:
+            self.voice.say(note)
+        if self.settings is not None:
+            self.text = general_text_of(self.settings)
+            self.trial = trial_of(prepared.held_out, prepared.questions, self.text, opened.tokenizer, self.settings, stage.data.context)
+            asked = self.trial.questions
+            check_expected(self.settings.metrics or (), [f"{q.source}:{q.row}" for q in asked], [q.expected for q in asked])
+
+    def train(self) -> Outcome:
+        """From the newest checkpoint, or from birth, to the end or an interruption."""
+        train, model = self.stage.train, self.opened.model
+        share = self.attached.trainable_count / sum(p.numel() for p in model.parameters())
+        self.voice.say(f"{self.attached.trainable_count:,} parameters may change ({share:.2%})")
+        if not self.attached.can_switch_off:
+            self.parent = self._measure("the parent", will_change=True)  # before anything moves: afterwards it is gone
+        reference = self._reference()
+        if train.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if train.compile:
+            self.voice.say(compile_blocks(model))
+        sources = [examples for _, examples in self.prepared.train]
+        weights = [source.weight or float(len(examples)) for source, examples in self.prepared.train]
+        examples, steps = length(self.stage, self.prepared)
+        with self._hooks(steps) as hooks:
+            return fit(
+                Course(
+                    policy=self.policy,
+                    attached=self.attached,
+                    objective=self.stage.objective,
+                    sources=sources,
+                    order=Order(tuple(map(len, sources)), tuple(weights), train.seed),
+                    train=train,
+                    steps=steps,
+                    examples=examples,
+                    learning_rate=train.learning_rate or self.stage.adapt.default_learning_rate,
+                    cut=self.cut,
+                    folder=self.folder,
+                    reference=reference,
+                    hooks=hooks,
+                    say=self.voice.say,
+                )
+            )
+
+    def _reference(self) -> Reference | None:
+        """The parent's scores, by switching adapters off, or stored beside the run before the first step."""
+        if not self.stage.objective.needs_reference:
+            return None
+        if self.attached.can_switch_off:
+            return switched_off(self.policy, self.attached)
+        examples = [example for _, source in self.prepared.train for example in source]
+        file = self.folder / "reference.safetensors"
+        if not file.exists():
+            total = sum(len(sample) for example in examples for sample in example.samples)
+            with self.voice.bar("scores of the parent", total, "tokens") as advance:
+                tensors = StoredReference.compute(self.policy, examples, self.cut, lambda tokens: advance(tokens, ""))
+            aside = file.with_suffix(".aside")
+            save_file(tensors, aside)
+            aside.rename(file)
+        return StoredReference(examples, load_file(file))
+
+    @contextmanager
+    def _hooks(self, steps: int) -> Iterator[list[Hook]]:
+        train = self.stage.train
+        held_out = self.prepared.held_out[: self.settings.rows if self.settings else 200]
+        hooks: list[Hook] = []
+        if held_out and not self.stage.objective.roles:
+            hooks.append((lambda _moment: {"held_out_loss": likelihoods(self.policy, held_out, self.cut).mean}, train.evaluate_every or 0))
+        tracking = Tracking(list(train.trackers), self.voice.say)
+        tracking.start(self.artefact, self.setting.mapping)
+        hooks.append((lambda moment: tracking.log(moment.step, moment.metrics), 1))
+        with self.voice.bar(f"training {self.artefact}", steps, "steps") as advance:
+            done, began = 0, time.perf_counter()
+
+            def show(moment: Moment) -> None:
+                nonlocal done
+                speed = moment.totals.logical_tokens / max(1e-9, moment.totals.seconds)
+                loss = moment.metrics.get("loss")
+                note = f"loss {loss:.4f} · {speed:,.0f} tokens/s" if loss is not None else ""
+                advance(moment.step - done, note)
+                done = moment.step
+
+            yield [*hooks, (show, 1)]
+        tracking.finish()
+        self.voice.say(f"trained for {time.perf_counter() - began:.0f} seconds in this sitting")
+
+    def _measure(self, who: str, **how: Any) -> Measured | None:
+        if self.trial is None or self.settings is None:
+            return None
+        stop_ids = self.opened.stop_ids
+        return measure(self.policy, self.trial, cut=self.cut, stop_ids=stop_ids, settings=self.settings, voice=self.voice, who=who, **how)
+
+    def judge(self, outcome: Outcome) -> Judgement | None:
+        """Both models on the same rows."""
+        if self.trial is None or self.settings is None:
+            return None
+        began = time.perf_counter()
+        parent = self.parent or self._measure("the parent", within=self.attached.off)
+        tuned = self._measure("the tuned model")
+        assert parent is not None and tuned is not None
+        apart = divergences(self.trial, parent, tuned, self.cut)
+        story = self._story(outcome, time.perf_counter() - began)
+        return judged(story, self.trial, parent, tuned, apart, self.text, self.opened.tokenizer, self.settings)
+
+    def _story(self, outcome: Outcome, judging: float) -> Story:
+        totals, model = outcome.totals, self.opened.model
+        cost = Cost(
+            seconds=totals.seconds,
+            logical_tokens=totals.logical_tokens,
+            computed_tokens=totals.computed_tokens,
+            supervised_tokens=totals.supervised_tokens,
+            peak_memory_bytes=peak_memory(self.setting.device),
+            trainable_parameters=self.attached.trainable_count,
+            parameters=sum(p.numel() for p in model.parameters()),
+            judging_seconds=judging,
+        )
+        slower = [f"attention took the slower way in {n:,} forwards: {why}" for why, n in self.policy.counts.slower.items()]
+        refused = [f"{totals.refused_steps} steps were not taken: their gradient was not finite"] if totals.refused_steps else []
+        smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
+        environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
+        environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
+        return Story(
+            parent=self.opened.parent.reference,
+            tuned=self.artefact,
+            made=now().isoformat(timespec="seconds"),
+            cost=cost,
+            counts=self.prepared.counts,
+            journal=self.folder / "metrics.jsonl",
+            recipe=self.setting.mapping,
+            environment=environment,
+            chat=f"etude chat {self.artefact}",
+            files=f"etude show {self.artefact}",
+            warnings=(*self.attached.notes, *slower, *refused, *smaller),
+        )
+
+    def publish(self, outcome: Outcome, judgement: Judgement | None) -> Record:
+        """Weights, tokenizer, journal, judgement and report become visible at once, with their record."""
+
+        def fill(folder: Path) -> None:
+            self.attached.save(folder)
+            self.opened.tokenizer.save_pretrained(folder)
+            shutil.copyfile(self.folder / "metrics.jsonl", folder / "metrics.jsonl")
+            if judgement is not None:
+                cost = judgement.about.cost.model_copy(update={"artefact_bytes": folder_size(folder)})
+                write(judgement.model_copy(update={"about": judgement.about.model_copy(update={"cost": cost})}), folder)
+
+        metrics: dict[str, float | int | str | None] = {"loss": outcome.metrics.get("loss"), "steps": outcome.steps}
+        counts = self.prepared.counts
+        draft = Draft(
+            name=self.artefact,
+            kind="adapter" if self.attached.can_switch_off else "model",
+            identity=self.identity,
+            parent=self.opened.parent,
+            stage=self.name,
+            recipe=self.setting.mapping,
+            fingerprints=Fingerprints(data=self.prepared.fingerprint, base=self.opened.base, stage=self.identity),
+            versions=versions_here(),
+            seed=self.stage.train.seed,
+            machine=machine_here(describe(self.setting.device).name, torch.get_num_threads()),
+            metrics=metrics | (headline_metrics(judgement) if judgement is not None else {}),
+            counts={name: counts.total(name) for name in ("read", "training", "held_out", "logical_tokens", "supervised_tokens")},
+            started=self.started,
+            finished=now(),
+        )
+        return self.setting.store.publish(draft, fill)
