@@ -171,7 +171,7 @@ class _Run:
     def _take(self, examples: list[Example]) -> StepResult:
         course = self.course
         # Dropout draws by seed, step and process alone, so neither a resume nor what hooks draw can change it.
-        seed = int(np.random.SeedSequence([course.train.seed, self.step, ranks.rank()]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([course.train.seed % 2**64, self.step, ranks.rank()]).generate_state(1)[0])
         while True:
             torch.manual_seed(seed)
             try:
