@@ -46,5 +46,5 @@ class TerminalVoice(Voice):
 
     def _task(self, progress: Progress, label: str, total: float, *, leave: bool) -> Iterator[Advance]:
         task = progress.add_task(f"  {label}", total=total, note="")
-        yield lambda amount, note: progress.update(task, advance=amount, **({"note": note} if note else {}))
+        yield lambda amount, note: progress.update(task, advance=amount, note=note or progress.tasks[task].fields["note"])
         progress.update(task, visible=leave)
