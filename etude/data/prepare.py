@@ -37,7 +37,7 @@ class Prepared:
     counts: Counts
     """What became of every row."""
     fingerprint: str
-    """SHA-256 over tokens, weights and roles of all examples: the same whatever the order of the rows."""
+    """SHA-256 over tokens, weights and roles of all examples: in the order of the training rows."""
 
 
 def prepare(
@@ -78,7 +78,7 @@ def prepare(
         held_out=_examples(divided.held_out),
         questions=[one.question for one in divided.held_out if one.question is not None],
         counts=counts,
-        fingerprint=_fingerprint([*divided.train, divided.held_out]),
+        fingerprint=_fingerprint(divided.train, divided.held_out),
     )
 
 
@@ -187,10 +187,11 @@ def _digest(examples: tuple[Example, ...]) -> bytes:
     return hashed.digest()
 
 
-def _fingerprint(groups: list[list[Kept]]) -> str:
+def _fingerprint(train: list[list[Kept]], held_out: list[Kept]) -> str:
+    """In the order of the rows where they are trained on, because another order is another course; in no order where they are not."""
     hashed = hashlib.sha256()
-    for group in groups:
+    for group in ([kept.whole for kept in rows] for rows in train):
         hashed.update(f"{len(group)};".encode())
-        for one in sorted(kept.whole for kept in group):
-            hashed.update(one)
+        hashed.update(b"".join(group))
+    hashed.update(b"held out;" + b"".join(sorted(kept.whole for kept in held_out)))
     return hashed.hexdigest()

