@@ -97,6 +97,7 @@ def attach_config(model: PreTrainedModel, config: LoraConfig) -> LoraAttached:
         names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)})
         what = str(problem).splitlines()[0]
         raise ModelError(f"LoRA found nothing to adapt: {what}", f"name targets among: {', '.join(names)}") from problem
+    model.train(model.training)  # peft's new layers are born training, whatever the model does: their dropout would be heard in answers
     attached = LoraAttached(model, {name: p for name, p in model.named_parameters() if p.requires_grad})
     attached.wrapper = wrapper  # type: ignore[assignment]
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
