@@ -132,7 +132,7 @@ def an_uneven_tree() -> list[tiny.Example]:
 @pytest.mark.filterwarnings("ignore")
 def test_family(family):
     model, examples = build(family), an_uneven_tree()
-    layout = choose_layout(model, compute=torch.float32)
+    layout = choose_layout(model)
     assert layout.name == ("forest" if family in FOREST else "padded"), layout
     assert bool(layout.note) == (family in PADDED), "what is slower is said"
     policy = Policy(model, layout=layout.name)
