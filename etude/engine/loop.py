@@ -186,9 +186,9 @@ class _Run:
                     clip=course.train.clip,
                 )
             except torch.OutOfMemoryError as problem:
-                smaller = self.cut.tokens_per_row // 2
                 longest = max(len(sample) for example in examples for sample in example.samples)
-                if ranks.world() > 1 or smaller < longest:
+                smaller = max(self.cut.tokens_per_row // 2, longest)
+                if ranks.world() > 1 or smaller >= self.cut.tokens_per_row:
                     remedy = f"set train.tokens_per_row below {self.cut.tokens_per_row} or data.context below {longest}"
                     raise TrainingError(f"step {self.step + 1}: the device is out of memory", remedy) from problem
                 # Gradients are sums, so the same step in smaller rows is the same step.
