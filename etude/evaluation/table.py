@@ -28,10 +28,11 @@ def terminal_table(judgement: Judgement) -> Table:
     """One line for each axis: parent, tuned, difference with its interval, verdict. 80 columns are enough."""
     about, share = judgement.about, figures.confidence(judgement.confidence)
     table = Table(title=Text(judgement.headline, style="bold"), box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
-    table.caption = Text(_divergence(judgement)) if judgement.divergence else None
+    names = f"parent: {about.parent}, tuned: {about.tuned}."  # below the table, because file names are long and columns are not
+    table.caption = Text(f"{names} {_divergence(judgement)}" if judgement.divergence else names)
     table.add_column("")
-    for head in (about.parent, about.tuned):
-        table.add_column(Text(head, overflow="fold"), justify="right")
+    for head in ("parent", "tuned"):
+        table.add_column(head, justify="right", no_wrap=True)
     table.add_column(f"difference\n{share} interval", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for axis in judgement.axes:
