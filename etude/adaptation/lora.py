@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ class LoraAttached(Attached):
             yield
 
     def merged(self) -> PreTrainedModel:
+        _refuse_tied(self.model)
         return self.wrapper.merge_and_unload()
 
     def save(self, folder: Path) -> None:
@@ -74,7 +76,18 @@ class Lora(Adaptation):
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return attach_config(model, config)
+            attached = attach_config(model, config)
+        _refuse_tied(model)
+        return attached
+
+
+def _refuse_tied(model: PreTrainedModel) -> None:
+    """A delta for one of two layers that hold the same weight cannot be merged: the other would get it too."""
+    holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    layers = [(name, module.get_base_layer()) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    if tied := [name for name, base in layers if holders[id(getattr(base, "weight", None))] > 1]:
+        why = "its weight is also another layer's (the embedding is the head), which merging would change as well"
+        raise ModelError(f"{', '.join(tied)} cannot have a LoRA of its own: {why}", f"leave {tied[0].rsplit('.', 1)[-1]} out of `targets`")
 
 
 def _has_routers(model: PreTrainedModel) -> bool:

@@ -10,6 +10,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def wrong(field: str, message: str, remedy: str = "") -> RowError:
+    """The error for a field that cannot be used, to be raised."""
     return RowError(FORMAT, f"{field}: {message}", remedy or "mend the row, or set `bad_rows: drop` to leave such rows out, counted")
 
 
@@ -50,12 +51,14 @@ def flag(value: object, field: str) -> bool:
 
 
 def listed(value: object, field: str) -> list[Any]:
+    """The value, where it is a list; otherwise RowError."""
     if not isinstance(value, (list, tuple)):
         raise wrong(field, f"{named(value)} where a list is needed")
     return list(value)
 
 
 def mapping(value: object, field: str) -> dict[str, Any]:
+    """The value, where it is an object; otherwise RowError."""
     if not isinstance(value, dict):
         raise wrong(field, f"{named(value)} where an object is needed")
     return value

@@ -191,6 +191,22 @@ def test_targets_that_are_not_there_are_refused_with_what_is(llama):
     assert "q_proj" in caught.value.remedy
 
 
+@pytest.mark.filterwarnings("ignore:Model:UserWarning")
+def test_20_a_tied_head_is_not_adapted_alone_and_an_untied_one_may_be(tmp_path):
+    """Merging would change the embedding as well: logits were off by 1.5. A foreign adapter that does so runs, but is not merged."""
+    with pytest.raises(ModelError, match="lm_head cannot have a LoRA of its own"):
+        attached_to(tiny.llama(), targets=["q_proj", "lm_head"])
+    attached = attached_to(tiny.llama(tie_word_embeddings=False), targets=["q_proj", "lm_head"])
+    with torch.no_grad():
+        for p in attached.trainable.values():
+            p.add_(0.05)
+    attached.save(tmp_path)
+    expected = logits(attached.model)
+    assert (logits(attached.merged()) - expected).abs().max() < 1e-4
+    with pytest.raises(ModelError, match="merging would change"):
+        reattach(tiny.llama(), tmp_path).merged()
+
+
 def test_an_adapter_of_another_shape_or_kind_is_refused(trained, tmp_path):
     folder, _ = trained
     with pytest.raises(ModelError, match="does not fit"):

@@ -1,0 +1,107 @@
+"""Everything that a recipe can name or say: it exists, explains itself, is tested, is read, and learns."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny
+from pydantic import BaseModel
+
+import etude
+from etude import catalog
+from etude.engine.loop import fit
+from etude.recipe import schema
+from etude.recipe.strict import Leaf, Strict
+
+PACKAGE, TESTS = Path(etude.__file__).parent, Path(__file__).parent
+ENTRIES = [(table, name) for table, names in catalog.TABLES.items() for name in names]
+LEAVES = {f"{table}/{name}": catalog.find(table, name) for table, name in ENTRIES}
+
+
+@cache
+def texts_of_tests() -> dict[Path, str]:
+    return {path: path.read_text(encoding="utf-8") for path in TESTS.rglob("*.py") if path != Path(__file__)}
+
+
+@pytest.mark.parametrize("entry", LEAVES)
+def test_entry(entry):
+    leaf = LEAVES[entry]
+    assert issubclass(leaf, Leaf)
+    assert leaf.kind == entry.split("/")[1], "it is called what it calls itself"
+    assert leaf.model_config["frozen"] and leaf.model_config["extra"] == "forbid"
+    assert leaf.__doc__ and leaf.__doc__ != (leaf.__base__.__doc__ or ""), "a docstring of its own"
+    undescribed = [name for name, field in leaf.model_fields.items() if not field.description]
+    assert not undescribed
+    leaf()  # every option has a default
+
+
+@pytest.mark.parametrize("entry", LEAVES)
+def test_entry_has_a_test(entry):
+    leaf = LEAVES[entry]
+    names = (leaf.__name__, f'"{leaf.kind}"')
+    assert any(name in text for text in texts_of_tests().values() for name in names)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(KeyError, match="unknown adaptation 'lore'; known: full, lora"):
+        catalog.find("adaptation", "lore")
+
+
+ROWS = 8
+LEARNT = 0.5
+"""After 40 steps on eight rows the loss is below this share of what it was."""
+RATES = {"full": 3e-3, "lora": 2e-2}
+
+
+@pytest.mark.parametrize("objective", catalog.OBJECTIVES)
+@pytest.mark.parametrize("adaptation", catalog.ADAPTATIONS)
+def test_eight_rows_are_learnt(tmp_path, adaptation, objective):
+    aim = catalog.find("objective", objective)()
+    made = tiny.course(
+        tmp_path,
+        catalog.find("adaptation", adaptation)(),
+        aim,
+        examples=tiny.some_examples(aim, ROWS),
+        steps=40,
+        examples_per_step=ROWS,
+        learning_rate=RATES[adaptation],
+    )
+    outcome = fit(made.course)
+    assert outcome.finished and not outcome.totals.refused_steps
+    assert made.losses[-1] < LEARNT * made.losses[0]
+
+
+MODELS = [found for name in dir(schema) if isinstance(found := getattr(schema, name), type) and issubclass(found, Strict) and found not in (Strict, Leaf)]
+KEYS = [(model, name) for model in [*MODELS, *LEAVES.values()] for name in model.model_fields]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_key_explains_itself(model: type[BaseModel]):
+    assert model.__doc__
+    assert not [name for name, field in model.model_fields.items() if not field.description]
+
+
+def receiver(node: ast.expr) -> str:
+    """The last name of what an attribute is read from: `train` of `stage.train.seed`."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+@cache
+def read_in_the_code() -> set[tuple[str, str]]:
+    """Every (receiver, attribute) that is read anywhere outside `recipe/`."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py") if path.parent.name != "recipe"]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)]
+    return {(receiver(node.value), node.attr) for node in nodes}
+
+
+CALLED = {"Recipe": "recipe", "Stage": "stage", "Data": "data", "Source": "source", "Train": "train", "Evaluate": "settings", "Keep": "keep"}
+"""What the code calls a part of the recipe wherever it reads one; a leaf reads itself."""
+READ_TOGETHER = {"Render": "data/render.py compiles whichever templates were given, in one loop over its fields"}
+
+
+@pytest.mark.parametrize(("model", "key"), KEYS, ids=lambda value: value if isinstance(value, str) else value.__name__)
+def test_13_every_key_is_read(model, key):
+    """A key that nothing reads would be accepted and do nothing."""
+    if model.__name__ not in READ_TOGETHER:
+        assert (CALLED.get(model.__name__, "self"), key) in read_in_the_code(), f"{model.__name__}.{key} is read by nothing"
