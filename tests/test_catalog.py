@@ -72,7 +72,8 @@ def test_eight_rows_are_learnt(tmp_path, adaptation, objective):
     assert made.losses[-1] < LEARNT * made.losses[0]
 
 
-MODELS = [found for name in dir(schema) if isinstance(found := getattr(schema, name), type) and issubclass(found, Strict) and found not in (Strict, Leaf)]
+CLASSES = [found for found in vars(schema).values() if isinstance(found, type) and issubclass(found, Strict)]
+MODELS = [found for found in CLASSES if found not in (Strict, Leaf)]
 KEYS = [(model, name) for model in [*MODELS, *LEAVES.values()] for name in model.model_fields]
 
 
@@ -95,7 +96,7 @@ def read_in_the_code() -> set[tuple[str, str]]:
     return {(receiver(node.value), node.attr) for node in nodes}
 
 
-CALLED = {"Recipe": "recipe", "Stage": "stage", "Data": "data", "Source": "source", "Train": "train", "Evaluate": "settings", "Keep": "keep"}
+CALLED = {name: name.lower() for name in ("Recipe", "Stage", "Data", "Source", "Train", "Keep")} | {"Evaluate": "settings"}
 """What the code calls a part of the recipe wherever it reads one; a leaf reads itself."""
 READ_TOGETHER = {"Render": "data/render.py compiles whichever templates were given, in one loop over its fields"}
 

@@ -44,7 +44,8 @@ def copy_of(model: PreTrainedModel, attention: str = "etude") -> PreTrainedModel
 def sample(tokens: Iterable[int], weight: Iterable[float] | float = 1.0, role: str = "") -> Sample:
     """The first token's weight is always 0, whatever is given."""
     path = np.asarray(list(tokens), dtype=np.int32)
-    weights = np.full(len(path), weight, dtype=np.float32) if isinstance(weight, (int, float)) else np.asarray(list(weight), dtype=np.float32)
+    given = [weight] * len(path) if isinstance(weight, (int, float)) else list(weight)
+    weights = np.asarray(given, dtype=np.float32)
     weights[0] = 0
     return Sample(path, weights, role)
 
@@ -55,7 +56,7 @@ def examples_of(samples: Sequence[Sample]) -> list[Example]:
 
 
 def some_examples(objective: Objective, count: int, *, seed: int = 0, shared: int = 20, vocabulary: int = VOCABULARY) -> list[Example]:
-    """Random rows as an objective wants them: a beginning that all share, a body of their own, an answer; pairs begin their answers alike."""
+    """Random rows as an objective wants them: a beginning that all share, a body, an answer; pairs begin their answers alike."""
     draw = np.random.default_rng(seed)
     beginning = draw.integers(3, vocabulary, shared)
     examples = []

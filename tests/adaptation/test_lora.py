@@ -212,7 +212,7 @@ def test_an_adapter_of_another_shape_or_kind_is_refused(trained, tmp_path):
     with pytest.raises(ModelError, match="does not fit"):
         reattach(tiny.llama(num_hidden_layers=1), folder / "adapter")
     attached_to(tiny.llama(), targets=["q_proj"]).save(tmp_path)
-    with pytest.raises(ModelError, match="does not fit.*layers.2"):  # its third layer would have an adapter that does nothing
+    with pytest.raises(ModelError, match=r"does not fit.*layers\.2"):  # its third layer would have an adapter that does nothing
         reattach(tiny.llama(num_hidden_layers=3), tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
     with pytest.raises(ModelError, match="IA3"):

@@ -58,7 +58,8 @@ def test_counts_are_of_the_whole_step(model):
 
 def test_a_shared_prediction_counts_for_each_sample_that_holds_it(model):
     twice = tiny.examples_of([tiny.sample([3, 4, 5, 6])] * 2)
-    once, both = (step(model, NextToken(), examples, optimizer=tiny.Kept(dict(model.named_parameters()))) for examples in (twice[:1], twice))
+    kept = tiny.Kept(dict(model.named_parameters()))
+    once, both = (step(model, NextToken(), examples, optimizer=kept) for examples in (twice[:1], twice))
     assert both.metrics["loss"] == pytest.approx(once.metrics["loss"], abs=1e-6)
     assert (once.supervised_tokens, both.supervised_tokens) == (3, 6)
     assert both.computed_tokens == once.computed_tokens

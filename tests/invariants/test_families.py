@@ -116,9 +116,10 @@ def build(family: str) -> PreTrainedModel:
 
 
 def an_uneven_tree() -> list[tiny.Example]:
-    """Three levels, a beginning that is itself a sample, equal samples, a lone path, weights of every kind, one row in reverse order."""
+    """Three levels, a beginning that is itself a sample, equal samples, a lone path, weights of every kind."""
     draw = torch.Generator().manual_seed(0)
-    runs = {name: torch.randint(3, tiny.VOCABULARY, (size,), generator=draw).tolist() for name, size in zip("abcdef", (13, 9, 17, 5, 6, 11))}
+    sizes = zip("abcdef", (13, 9, 17, 5, 6, 11), strict=True)
+    runs = {name: torch.randint(3, tiny.VOCABULARY, (size,), generator=draw).tolist() for name, size in sizes}
     paths = ("abd", "ab", "ac", "abe", "f", "ab")
     weights = (1.0, 0.5, 2.0, 1.0, 1.0, 1.0)
     samples = []

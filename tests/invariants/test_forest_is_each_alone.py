@@ -99,7 +99,7 @@ def test_dpo_of_a_lora_with_its_adapters_switched_off(llama, raw, cut):
     attached = Lora(rank=4, alpha=6).attach(model, seed=3)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        for name, p in attached.trainable.items():
+        for p in attached.trainable.values():
             p.copy_(0.1 * torch.randn(p.shape, generator=generator))
         for name in {name.split(".lora_")[0] for name in attached.trainable}:
             a, b = (attached.trainable[f"{name}.lora_{which}.default.weight"] for which in "AB")
