@@ -10,22 +10,35 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from etude.compose.checkup import doctor
     from etude.compose.comparison import compare
-    from etude.compose.models import Model, load
+    from etude.compose.library import clean, show
+    from etude.compose.library import list_ as list
+    from etude.compose.looking import data_show, init, schema
+    from etude.compose.models import Model, chat, load
     from etude.compose.recipes import forecast, read_recipe, run
     from etude.errors import EtudeError
 
 _WHERE = {
-    "run": "etude.compose.recipes",
-    "forecast": "etude.compose.recipes",
-    "read_recipe": "etude.compose.recipes",
-    "load": "etude.compose.models",
-    "Model": "etude.compose.models",
-    "compare": "etude.compose.comparison",
-    "doctor": "etude.compose.checkup",
-    "EtudeError": "etude.errors",
+    "run": "etude.compose.recipes:run",
+    "forecast": "etude.compose.recipes:forecast",
+    "read_recipe": "etude.compose.recipes:read_recipe",
+    "init": "etude.compose.looking:init",
+    "schema": "etude.compose.looking:schema",
+    "data_show": "etude.compose.looking:data_show",
+    "list": "etude.compose.library:list_",
+    "show": "etude.compose.library:show",
+    "clean": "etude.compose.library:clean",
+    "chat": "etude.compose.models:chat",
+    "load": "etude.compose.models:load",
+    "Model": "etude.compose.models:Model",
+    "compare": "etude.compose.comparison:compare",
+    "doctor": "etude.compose.checkup:doctor",
+    "EtudeError": "etude.errors:EtudeError",
 }
 
-__all__ = ["EtudeError", "Model", "__version__", "compare", "doctor", "forecast", "load", "read_recipe", "run"]
+__all__ = [
+    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_show", "doctor", "forecast", "init", "list", "load",
+    "read_recipe", "run", "schema", "show",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -33,4 +46,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'etude' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415
 
-    return getattr(import_module(_WHERE[name]), name)
+    module, attribute = _WHERE[name].split(":")
+    return getattr(import_module(module), attribute)

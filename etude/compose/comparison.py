@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etude import catalog
-from etude.compose.artefacts import Opened, open_model
+from etude.compose.artefacts import look_up, open_model
 from etude.compose.general import general_text_of
-from etude.compose.judging import Measured, Trial, divergences, measure, trial_of
+from etude.compose.judging import Measured, check, divergences, measure, trial_of
 from etude.compose.verdict import Story, judged, write
 from etude.compose.voice import Voice
 from etude.data.prepare import prepare
@@ -39,45 +39,47 @@ def compare(first: str, second: str, *, voice: Voice | None = None, project: Pat
         LineageError: neither is an artefact of this project, so there are no held-out rows to compare on.
         ModelError: they do not share a tokenizer.
     """
-    voice, store = voice or Voice(), open_store(project)
+    store = open_store(project)
     use_threads()
     record = _record(second, store) or _record(first, store)
     if record is None:
         raise LineageError(f"neither {first} nor {second} is an artefact of this project", "see `etude list`")
     recipe = Recipe.model_validate(record.recipe, context={"tables": catalog.TABLES})
-    stage, settings = recipe.stages[record.stage], recipe.evaluate or Evaluate.model_validate({}, context={"tables": catalog.TABLES})
+    settings = recipe.evaluate or Evaluate.model_validate({}, context={"tables": catalog.TABLES})
+    return compare_as(first, second, record, settings, store, voice or Voice())
+
+
+def compare_as(first: str, second: str, record: Record, settings: Evaluate, store: Store, voice: Voice) -> Compared:
+    """The same by settings of one's own, on the rows that the stage of `record` held out."""
+    stage = Recipe.model_validate(record.recipe, context={"tables": catalog.TABLES}).stages[record.stage]
     device = best_device()
     dtype, _ = choose_dtype(stage.train.dtype, device)
+    known = [look_up(name, store, voice) for name in (first, second)]
+    reader, other = (one.outline for one in known)
+    if reader.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+        raise ModelError(f"{first} and {second} do not read the same tokens", "compare models that share a tokenizer")
+    prepared = prepare(stage.data, reader.tokenizer, roles=stage.objective.roles, stop_ids=reader.stop_ids, seed=stage.train.seed)
+    notes = []
+    if prepared.fingerprint != record.fingerprints.data:
+        notes.append(f"the data has changed since {record.reference} was trained: rows held out now may have been trained on then")
+        voice.say(notes[0])
     text = general_text_of(settings)
-    trial: Trial | None = None
+    trial = trial_of(prepared, text, reader.tokenizer, settings, stage.data.context)
+    check(trial, settings)
     measured: list[Measured] = []
-    opened: list[Opened] = []
-    notes: list[str] = []
-    cuts: list[Cut] = []
-    for name in (first, second):
+    layouts: list[str] = []
+    for name, one in zip((first, second), known, strict=True):
         voice.heading(name)
-        side = open_model(name, store, dtype=dtype, device=device, voice=voice)
-        layout = choose_layout(side.model)
-        cuts.append(Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layout.name))
-        if trial is None:
-            prepared = prepare(stage.data, side.tokenizer, roles=stage.objective.roles, stop_ids=side.stop_ids, seed=stage.train.seed)
-            if prepared.fingerprint != record.fingerprints.data:
-                notes.append(f"the data has changed since {record.reference} was trained: rows held out now may have been trained on then")
-            trial = trial_of(prepared.held_out, prepared.questions, text, side.tokenizer, settings, stage.data.context)
-        elif side.tokenizer.get_vocab() != opened[0].tokenizer.get_vocab():
-            raise ModelError(f"{first} and {second} do not read the same tokens", "compare models that share a tokenizer")
-        if layout.name != cuts[0].layout:
-            raise ModelError(f"{first} runs as {cuts[0].layout}, {second} as {layout.name}", "compare models of one architecture")
-        policy = Policy(side.model, layout=layout.name, compute=dtype)
-        result = measure(policy, trial, cut=cuts[-1], stop_ids=side.stop_ids, settings=settings, voice=voice, who=name)
-        measured.append(result)
-        opened.append(side)
-    assert trial is not None
-    for note in notes:
-        voice.say(note)
+        side = open_model(one, store, dtype=dtype, device=device, voice=voice)
+        layouts.append(choose_layout(side.model).name)
+        if layouts[0] != layouts[-1]:
+            raise ModelError(f"{first} runs as {layouts[0]}, {second} as {layouts[1]}", "compare models of one architecture")
+        cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layouts[0])
+        policy = Policy(side.model, layout=layouts[0], compute=dtype)
+        measured.append(measure(policy, trial, cut=cut, stop_ids=side.stop_ids, settings=settings, voice=voice, who=name))
     story = _story(first, second, record, stage, notes, describe(device).name)
-    apart = divergences(trial, measured[0], measured[1], cuts[0])
-    judgement = judged(story, trial, measured[0], measured[1], apart, text, opened[1].tokenizer, settings)
+    apart = divergences(trial, measured[0], measured[1], cut)
+    judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)
     folder = store.root / "comparisons" / f"{_file_name(first)}-{_file_name(second)}"
     folder.mkdir(parents=True, exist_ok=True)
     write(judgement, folder)

@@ -10,14 +10,20 @@ from transformers import PreTrainedTokenizerBase
 
 from etude.compose.voice import Voice
 from etude.core.sample import Example, Sample
+from etude.data.prepare import Prepared
 from etude.data.records import Question
 from etude.data.rows import Cut, rows_of
 from etude.engine.score import likelihoods
+from etude.errors import DataError
 from etude.evaluation.general_text import GeneralText
+from etude.evaluation.judge import check_expected
 from etude.model.divergence import States, divergence
 from etude.model.generate import Generated, generate
 from etude.model.policy import Policy
 from etude.recipe.schema import Evaluate
+
+FEWEST = 2
+"""Rows or passages from which a difference can be told at all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,14 +53,7 @@ class Measured:
     """Of each row of general text, to compare distributions with."""
 
 
-def trial_of(
-    held_out: Sequence[Example],
-    questions: Sequence[Question],
-    text: GeneralText | None,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: Evaluate,
-    context: int,
-) -> Trial:
+def trial_of(prepared: Prepared, text: GeneralText | None, tokenizer: PreTrainedTokenizerBase, settings: Evaluate, context: int) -> Trial:
     """Choose what is asked: the first rows held out, and as much general text as the settings say."""
     passages, sizes = [], []
     left = settings.keep.tokens if settings.keep is not None else 0
@@ -67,8 +66,26 @@ def trial_of(
         passages.append(Example((Sample(tokens, weight),), "general text", number + 1))
         sizes.append(len(str(tokenizer.decode(tokens[1:])).encode()))
         left -= len(tokens)
-    asked = questions[: settings.rows] if settings.generate else []
-    return Trial(held_out[: settings.rows], asked, passages, np.asarray(sizes))
+    asked = prepared.questions[: settings.rows] if settings.generate else []
+    return Trial(prepared.held_out[: settings.rows], asked, passages, np.asarray(sizes))
+
+
+def check(trial: Trial, settings: Evaluate) -> None:
+    """Refuse before anything is trained what could not be judged afterwards.
+
+    Raises:
+        DataError: too few rows or passages to tell a difference, or expected answers that a metric cannot read.
+    """
+    unjudged = "or train without judging (`evaluate: null`)"
+    for rows, what in ((trial.held_out, ""), (trial.questions, " that end in an answer")):
+        if len(rows) < FEWEST and (rows or not what):
+            few = f"{len(rows)} {'row is' if len(rows) == 1 else 'rows are'} held out{what}: no difference can be told from fewer than two"
+            raise DataError(few, f"hold out more (`data.held_out`, `evaluate.rows`), {unjudged}")
+    if settings.keep is not None and len(trial.general) < FEWEST:
+        few = f"evaluate.keep: {settings.keep.tokens} tokens of general text are one passage: no difference can be told from fewer than two"
+        raise DataError(few, "score more (`evaluate.keep.tokens`), or leave it unmeasured (`evaluate.keep: null`)")
+    places = [f"{question.source}:{question.row}" for question in trial.questions]
+    check_expected(settings.metrics or (), places, [question.expected for question in trial.questions])
 
 
 def measure(

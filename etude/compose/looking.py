@@ -1,32 +1,87 @@
 """Before anything runs: look at a file of data, as a recipe for it or as the rows a model would see."""
 
+import os
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import torch
+from rich.console import Group, RenderableType
 from transformers import PreTrainedTokenizerBase
 
+from etude.catalog import DEFAULT_BASE, TABLES
+from etude.compose.artefacts import look_up
 from etude.compose.recipes import read_recipe
 from etude.compose.voice import Voice
 from etude.data.detect import FIRST, detect
 from etude.data.locate import locate
 from etude.data.prepare import Prepared, prepare
 from etude.data.read import read
-from etude.errors import DataError
+from etude.data.show import as_json, renderables
+from etude.errors import DataError, EtudeError
 from etude.lineage.store import open_store
-from etude.model.load import load
+from etude.recipe.json_schema import json_schema
+from etude.recipe.paths import SCHEMES
 from etude.recipe.schema import Data, Recipe
 from etude.recipe.write import recipe_for
 
 _MOST_LABELS = 20
 
 
-def recipe_text(path: str, base: str) -> str:
-    """A commented recipe for a file of data, from its columns and its first rows.
+@dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """Rows as they would be learnt from. `rich` prints it in colour."""
+
+    prepared: Prepared
+    """All of them, with what became of every row."""
+    tokenizer: PreTrainedTokenizerBase
+    rows: int
+    """How many are shown."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rows shown, lengths and counts as plain values."""
+        return as_json(self.prepared, self.tokenizer, self.rows)
+
+    def __rich__(self) -> RenderableType:
+        return Group(*renderables(self.prepared, self.tokenizer, self.rows))
+
+
+def init(data: str, *, base: str = DEFAULT_BASE, to: Path | None = None) -> str:
+    """A commented recipe for a file of data, from its columns and all its rows.
+
+    Args:
+        data: a file, folder or glob of rows, seen from the folder in which the recipe will lie.
+        base: what the recipe is to train.
+        to: also write it there.
 
     Raises:
-        DataError: the file cannot be read, or is empty.
+        DataError: the data cannot be read, or is empty.
+        EtudeError: `to` is there already.
     """
+    if to is not None and to.exists():
+        raise EtudeError(f"{to} exists already", "name another file, or move that one away")
+    shown, ground = data, base
+    if to is not None:
+        shown, ground = _seen_from(data, to.parent), _seen_from(base, to.parent) if Path(base).exists() else base
+    text = _recipe_text(shown, data, ground)
+    if to is not None:
+        to.write_text(text, encoding="utf-8")
+    return text
+
+
+def _seen_from(path: str, folder: Path) -> str:
+    """A recipe's paths begin at its own folder."""
+    if path.startswith(SCHEMES) or Path(path).is_absolute():
+        return path
+    return os.path.relpath(path, folder)
+
+
+def schema() -> dict[str, Any]:
+    """What a recipe can say, as JSON Schema for editors."""
+    return json_schema(TABLES)
+
+
+def _recipe_text(shown: str, path: str, base: str) -> str:
     files, _ = locate(path)
     rows = [row.values for file in files for row in read(file) if isinstance(row.values, dict)]
     if not rows:
@@ -37,7 +92,7 @@ def recipe_text(path: str, base: str) -> str:
     except DataError:  # columns of its own: the recipe will say how to render them
         format = None
     label, labels = _label(rows, columns) if format is None else (None, [])
-    return recipe_for(path, base=base, rows=len(rows), columns=columns, format=format, label=label, labels=labels)
+    return recipe_for(shown, base=base, rows=len(rows), columns=columns, format=format, label=label, labels=labels)
 
 
 def _label(rows: list[dict], columns: list[str]) -> tuple[str | None, list[str]]:
@@ -49,12 +104,19 @@ def _label(rows: list[dict], columns: list[str]) -> tuple[str | None, list[str]]
     return None, []
 
 
-def prepared_of(path: str, base: str, stage: str | None = None, *, voice: Voice | None = None) -> tuple[Prepared, PreTrainedTokenizerBase]:
-    """A file's or a recipe's rows as they would be learnt from.
+def data_show(
+    path: str, *, base: str = DEFAULT_BASE, stage: str | None = None, rows: int = 3, voice: Voice | None = None, project: Path | None = None
+) -> Preview:
+    """A file's or a recipe's rows as a model would see them, and what would be learnt. No weights are read.
 
     Args:
         path: a file of rows, or a recipe (`.yaml`, or a shipped name).
+        base: whose tokenizer and template render a file's rows; a recipe names its own.
         stage: which stage of a recipe; by default its first.
+        rows: how many to show of each source.
+
+    Raises:
+        EtudeError: the recipe, the data or the base cannot be read.
     """
     if path.endswith((".yaml", ".yml")) or (path.isidentifier() and not Path(path).exists()):
         recipe: Recipe = read_recipe(path).recipe
@@ -68,6 +130,5 @@ def prepared_of(path: str, base: str, stage: str | None = None, *, voice: Voice 
         first = list(islice((row.values for row in read(files[0]) if isinstance(row.values, dict)), FIRST))
         if first and detect(first, path).format.kind == "preference":
             roles = ("chosen", "rejected")
-    voice = voice or Voice()
-    loaded = load(base, dtype=torch.float32, device=torch.device("cpu"), bases=open_store().bases, say=voice.say)
-    return prepare(data, loaded.tokenizer, roles=roles, stop_ids=loaded.stop_ids, seed=seed), loaded.tokenizer
+    known = look_up(base, open_store(project), voice or Voice()).outline
+    return Preview(prepare(data, known.tokenizer, roles=roles, stop_ids=known.stop_ids, seed=seed), known.tokenizer, rows)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.compose.artefacts import Opened, open_model
+from etude.compose.artefacts import Opened, look_up, open_model
 from etude.compose.voice import Voice
 from etude.errors import ModelError
 from etude.lineage.store import open_store
@@ -100,4 +100,32 @@ def load(name: str, *, dtype: str = "auto", voice: Voice | None = None, project:
     use_threads()
     device = best_device()
     compute, _ = choose_dtype(dtype, device)  # type: ignore[bad-argument-type]
-    return Model(open_model(name, open_store(project), dtype=compute, device=device, voice=voice or Voice()))
+    store, voice = open_store(project), voice or Voice()
+    return Model(open_model(look_up(name, store, voice), store, dtype=compute, device=device, voice=voice))
+
+
+def chat(
+    name: str,
+    question: str,
+    *,
+    system: str | None = None,
+    parent: bool = False,
+    temperature: float = 0.0,
+    max_new_tokens: int = 512,
+    project: Path | None = None,
+) -> str:
+    """One answer of a model by its name; `load` once for several.
+
+    Args:
+        name: as `load` takes it.
+        system: a system message before the question.
+        parent: answer as what the artefact was tuned from.
+        temperature: 0 takes the most likely token every time.
+
+    Raises:
+        EtudeError: what is missing, and the remedy.
+    """
+    messages = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": question}]
+    model = load(name, project=project)
+    asked = messages if model.opened.tokenizer.chat_template or system else question
+    return model.generate(asked, temperature=temperature, max_new_tokens=max_new_tokens, parent=parent)

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from etude import catalog
 from etude.compose.begun import Setting, artefact_name, begin, length
+from etude.compose.processes import leads, together
 from etude.compose.stages import Finished, run_stage
 from etude.compose.voice import Voice
-from etude.lineage.store import open_store
+from etude.core import ranks
+from etude.errors import LineageError, RecipeError
+from etude.lineage.store import Store, open_store
 from etude.model.device import best_device, use_threads
 from etude.recipe.load import Loaded, load
 from etude.recipe.schema import Recipe
@@ -44,7 +48,11 @@ def run(recipe: str | Loaded, overrides: Sequence[str] = (), *, voice: Voice | N
         EtudeError: what is wrong, where, and what to do about it.
     """
     loaded = read_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
-    setting = _setting(loaded, voice or Voice(), project)
+    with together():  # with other processes, where there are any
+        return _run(_setting(loaded, voice or Voice(), project), loaded)
+
+
+def _run(setting: Setting, loaded: Loaded) -> RunResult:
     voice = setting.voice
     done: dict[str, Finished] = {}
     for name in in_order(loaded.recipe):
@@ -63,9 +71,32 @@ def run(recipe: str | Loaded, overrides: Sequence[str] = (), *, voice: Voice | N
 
 
 def _setting(loaded: Loaded, voice: Voice, project: Path | None) -> Setting:
+    """What the stages share, with parents that are neither stages nor artefacts refused before anything runs."""
+    voice = voice if leads() else Voice()
     _, threads = use_threads()
-    voice.say(threads)
-    return Setting(loaded.recipe, loaded.mapping, open_store(project), best_device(), voice)
+    voice.say(threads + (f", {ranks.world()} processes" if ranks.world() > 1 else ""))
+    store = open_store(project)
+    if problems := _unknown_parents(loaded, store):
+        raise RecipeError(problems)
+    return Setting(loaded.recipe, loaded.mapping, store, best_device(), voice)
+
+
+def _unknown_parents(loaded: Loaded, store: Store) -> list[str]:
+    problems = []
+    for name, stage in loaded.recipe.stages.items():
+        if stage.parent == "base" or stage.parent in loaded.recipe.stages:
+            continue
+        try:
+            store.resolve(stage.parent)
+        except LineageError:
+            artefacts = sorted({record.name for record in store.records()})
+            others = ["base", *(other for other in loaded.recipe.stages if other != name)]
+            near = get_close_matches(stage.parent, [*others, *artefacts], n=1)
+            meant = f"did you mean `{near[0]}`? " if near else ""
+            what = f"{stage.parent!r} is neither a stage of this recipe nor an artefact"
+            there = f"stages: {', '.join(others)}; artefacts: {', '.join(artefacts) or 'none yet'}"
+            problems.append(f"{loaded.path}: stages.{name}.parent: {what}; {meant}({there})")
+    return problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +107,9 @@ class Forecast:
     artefact: str
     """What the result would be called."""
     parent: str
+    """What it would start from: a base, or an artefact."""
+    parent_made: bool
+    """False where that is only made by this run, before it."""
     objective: str
     adaptation: str
     finished: str | None
@@ -86,6 +120,8 @@ class Forecast:
     learning_rate: float
     training_rows: int
     held_out_rows: int
+    judged_rows: int
+    """Of those, asked of parent and result; 0 where nothing is judged."""
     logical_tokens: int
     """Of the training rows, once."""
 
@@ -98,20 +134,24 @@ def forecast(loaded: Loaded, *, voice: Voice | None = None, project: Path | None
     setting = _setting(loaded, voice or Voice(), project)
     forecasts: list[Forecast] = []
     known: dict[str, str] = {}
+    unmade: set[str] = set()
     for name in in_order(loaded.recipe):
         stage = loaded.recipe.stages[name]
         parent = known.get(stage.parent, loaded.recipe.base if stage.parent == "base" else stage.parent)
         setting.voice.heading(f"{artefact_name(loaded.recipe, name)}: {stage.objective.kind}, {stage.adapt.kind}, from {stage.parent}")
         begun = begin(setting, name, parent)
-        found = setting.store.find(begun.identity)
+        # On a parent that is yet to be made, it cannot have been made either; the root's identity would be another stage's.
+        found = setting.store.find(begun.identity) if stage.parent not in unmade else None
         known[name] = found.reference if found is not None else parent
+        unmade |= {name} if found is None else set()
         examples, steps = length(stage, begun.prepared)
         counts = begun.prepared.counts
         forecasts.append(
             Forecast(
                 stage=name,
                 artefact=begun.artefact,
-                parent=stage.parent,
+                parent=artefact_name(loaded.recipe, stage.parent) if stage.parent in unmade else parent,
+                parent_made=stage.parent not in unmade,
                 objective=stage.objective.kind,
                 adaptation=stage.adapt.kind,
                 finished=found.reference if found is not None else None,
@@ -120,6 +160,7 @@ def forecast(loaded: Loaded, *, voice: Voice | None = None, project: Path | None
                 learning_rate=stage.train.learning_rate or stage.adapt.default_learning_rate,
                 training_rows=counts.total("training"),
                 held_out_rows=counts.total("held_out"),
+                judged_rows=len(begun.trial.held_out) if begun.trial is not None else 0,
                 logical_tokens=counts.total("logical_tokens"),
             )
         )

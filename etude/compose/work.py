@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etude.adaptation.contract import Attached
+from etude.compose.artefacts import open_model
 from etude.compose.begun import Begun, Setting, length
-from etude.compose.general import general_text_of
-from etude.compose.judging import Measured, Trial, divergences, measure, trial_of
-from etude.compose.verdict import Story, headline_metrics, judged, write
+from etude.compose.judging import Measured, divergences, measure
+from etude.compose.processes import leads
+from etude.compose.verdict import Story, curve, headline_metrics, judged, write
+from etude.core import ranks
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course, Hook, Moment, Outcome, fit
 from etude.engine.reference import Reference, StoredReference, switched_off
 from etude.engine.score import likelihoods
 from etude.engine.trackers.contract import Tracking
-from etude.evaluation.general_text import GeneralText
-from etude.evaluation.judge import check_expected
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
 from etude.lineage.record import Draft, Fingerprints, Record
@@ -31,37 +32,37 @@ from etude.lineage.surroundings import machine_here, versions_here
 from etude.model.blocks import compile_blocks
 from etude.model.device import describe, peak_memory
 from etude.model.policy import Policy
+from etude.model.probe import choose_layout
+from etude.model.quiet import quiet
 
 
 class Work:
     """A stage at work, between its inputs and its artefact."""
 
-    def __init__(self, setting: Setting, name: str, begun: Begun, folder: Path):
-        stage, opened, prepared, layout = setting.recipe.stages[name], begun.opened, begun.prepared, begun.layout
-        self.setting, self.name, self.stage, self.folder = setting, name, stage, folder
-        self.opened, self.prepared, self.artefact, self.identity = opened, prepared, begun.artefact, begun.identity
-        self.voice, self.settings = setting.voice, setting.recipe.evaluate
-        self.started = now()
+    def __init__(self, setting: Setting, name: str, begun: Begun, folder: Path, started: datetime):
+        """`folder` is the run's own; `started` is when it began first."""
+        stage, voice = setting.recipe.stages[name], setting.voice
+        self.setting, self.name, self.stage, self.begun, self.folder = setting, name, stage, begun, folder
+        self.voice, self.settings, self.prepared, self.trial = voice, setting.recipe.evaluate, begun.prepared, begun.trial
+        self.started = started
+        held = torch.float32 if stage.adapt.holds_masters else begun.dtype
+        self.opened = open_model(begun.known, setting.store, dtype=held, device=setting.device, voice=voice, merge=True)
+        layout = choose_layout(self.opened.model)
+        if layout.note:
+            voice.say(layout.note)
         self.cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layout.name)
-        self.attached: Attached = stage.adapt.attach(opened.model, seed=stage.train.seed)
-        self.policy = Policy(opened.model, layout=layout.name, compute=begun.dtype)
-        self.text: GeneralText | None = None
-        self.trial: Trial | None = None
+        self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
+        self.policy = Policy(self.opened.model, layout=layout.name, compute=begun.dtype)
         self.parent: Measured | None = None
         for note in self.attached.notes:
-            self.voice.say(note)
-        if self.settings is not None:
-            self.text = general_text_of(self.settings)
-            self.trial = trial_of(prepared.held_out, prepared.questions, self.text, opened.tokenizer, self.settings, stage.data.context)
-            asked = self.trial.questions
-            check_expected(self.settings.metrics or (), [f"{q.source}:{q.row}" for q in asked], [q.expected for q in asked])
+            voice.say(note)
 
     def train(self) -> Outcome:
         """From the newest checkpoint, or from birth, to the end or an interruption."""
         train, model = self.stage.train, self.opened.model
         share = self.attached.trainable_count / sum(p.numel() for p in model.parameters())
         self.voice.say(f"{self.attached.trainable_count:,} parameters may change ({share:.2%})")
-        if not self.attached.can_switch_off:
+        if not self.attached.can_switch_off and leads():
             self.parent = self._measure("the parent", will_change=True)  # before anything moves: afterwards it is gone
         reference = self._reference()
         if train.activation_checkpointing:
@@ -99,26 +100,31 @@ class Work:
             return switched_off(self.policy, self.attached)
         examples = [example for _, source in self.prepared.train for example in source]
         file = self.folder / "reference.safetensors"
-        if not file.exists():
+        if not file.exists() and leads():
             total = sum(len(sample) for example in examples for sample in example.samples)
             with self.voice.bar("scores of the parent", total, "tokens") as advance:
                 tensors = StoredReference.compute(self.policy, examples, self.cut, lambda tokens: advance(tokens, ""))
             aside = file.with_suffix(".aside")
             save_file(tensors, aside)
             aside.rename(file)
+        ranks.barrier()
         return StoredReference(examples, load_file(file))
 
     @contextmanager
     def _hooks(self, steps: int) -> Iterator[list[Hook]]:
+        """What happens beside the steps; only the first process looks and tells."""
+        if not leads():
+            yield []
+            return
         train = self.stage.train
         held_out = self.prepared.held_out[: self.settings.rows if self.settings else 200]
         hooks: list[Hook] = []
         if held_out and not self.stage.objective.roles:
             hooks.append((lambda _moment: {"held_out_loss": likelihoods(self.policy, held_out, self.cut).mean}, train.evaluate_every or 0))
         tracking = Tracking(list(train.trackers), self.voice.say)
-        tracking.start(self.artefact, self.setting.mapping)
+        tracking.start(self.begun.artefact, self.setting.mapping)
         hooks.append((lambda moment: tracking.log(moment.step, moment.metrics), 1))
-        with self.voice.bar(f"training {self.artefact}", steps, "steps") as advance:
+        with self.voice.bar(f"training {self.begun.artefact}", steps, "steps") as advance:
             done, began = 0, time.perf_counter()
 
             def show(moment: Moment) -> None:
@@ -149,7 +155,7 @@ class Work:
         assert parent is not None and tuned is not None
         apart = divergences(self.trial, parent, tuned, self.cut)
         story = self._story(outcome, time.perf_counter() - began)
-        return judged(story, self.trial, parent, tuned, apart, self.text, self.opened.tokenizer, self.settings)
+        return judged(story, self.trial, parent, tuned, apart, self.begun.text, self.opened.tokenizer, self.settings)
 
     def _story(self, outcome: Outcome, judging: float) -> Story:
         totals, model = outcome.totals, self.opened.model
@@ -170,15 +176,15 @@ class Work:
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
         return Story(
             parent=self.opened.parent.reference,
-            tuned=self.artefact,
+            tuned=self.begun.artefact,
             made=now().isoformat(timespec="seconds"),
             cost=cost,
             counts=self.prepared.counts,
             journal=self.folder / "metrics.jsonl",
             recipe=self.setting.mapping,
             environment=environment,
-            chat=f"etude chat {self.artefact}",
-            files=f"etude show {self.artefact}",
+            chat=f"etude chat {self.begun.artefact}",
+            files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
         )
 
@@ -186,26 +192,31 @@ class Work:
         """Weights, tokenizer, journal, judgement and report become visible at once, with their record."""
 
         def fill(folder: Path) -> None:
-            self.attached.save(folder)
-            self.opened.tokenizer.save_pretrained(folder)
+            notes: list[str] = []
+            with quiet(notes):
+                self.attached.save(folder)
+                self.opened.tokenizer.save_pretrained(folder)
+            for note in notes:
+                self.voice.say(note)
             shutil.copyfile(self.folder / "metrics.jsonl", folder / "metrics.jsonl")
             if judgement is not None:
                 cost = judgement.about.cost.model_copy(update={"artefact_bytes": folder_size(folder)})
                 write(judgement.model_copy(update={"about": judgement.about.model_copy(update={"cost": cost})}), folder)
 
-        metrics: dict[str, float | int | str | None] = {"loss": outcome.metrics.get("loss"), "steps": outcome.steps}
+        losses = curve(self.folder / "metrics.jsonl").train  # an interruption after the last step leaves the outcome without metrics
+        metrics: dict[str, float | int | str | None] = {"loss": losses[-1].loss if losses else None, "steps": outcome.steps}
         counts = self.prepared.counts
         draft = Draft(
-            name=self.artefact,
+            name=self.begun.artefact,
             kind="adapter" if self.attached.can_switch_off else "model",
-            identity=self.identity,
+            identity=self.begun.identity,
             parent=self.opened.parent,
             stage=self.name,
             recipe=self.setting.mapping,
-            fingerprints=Fingerprints(data=self.prepared.fingerprint, base=self.opened.base, stage=self.identity),
+            fingerprints=Fingerprints(data=self.prepared.fingerprint, base=self.begun.known.base, stage=self.begun.identity),
             versions=versions_here(),
             seed=self.stage.train.seed,
-            machine=machine_here(describe(self.setting.device).name, torch.get_num_threads()),
+            machine=machine_here(describe(self.setting.device).name, torch.get_num_threads(), ranks.world()),
             metrics=metrics | (headline_metrics(judgement) if judgement is not None else {}),
             counts={name: counts.total(name) for name in ("read", "training", "held_out", "logical_tokens", "supervised_tokens")},
             started=self.started,

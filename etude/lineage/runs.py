@@ -47,6 +47,10 @@ class Runs:
         self.folder, self.changes, self.records = folder, changes, records
         folder.mkdir(parents=True, exist_ok=True)
 
+    def place(self, name: str, identity: str) -> Path:
+        """The folder in which a stage works, whether it has begun or not."""
+        return self.folder / f"{name}-{identity[:12]}"
+
     @contextmanager
     def open(self, name: str, identity: str, stage: str, parent: Parent) -> Iterator[Run]:
         """Work on a stage: its folder, new or as it was left, locked while the block runs.
@@ -56,7 +60,7 @@ class Runs:
         Raises:
             LineageError: another process works on it, or its parent was removed.
         """
-        folder = self.folder / f"{name}-{identity[:12]}"
+        folder = self.place(name, identity)
         with locked(folder / LOCK, f"{name} ({folder})"):
             with locked(self.changes, "the project", wait=60):
                 if parent.kind == "artefact" and all(r.reference != parent.reference for r in self.records()):

@@ -81,7 +81,7 @@ def use_threads() -> tuple[int, str]:
     else:
         threads, reason = cores, f"{cores} cores may be used, of {os.cpu_count()}"
     torch.set_num_threads(threads)
-    return threads, f"{threads} threads ({reason})"
+    return threads, f"{threads} thread{'' if threads == 1 else 's'} ({reason})"
 
 
 def peak_memory(device: torch.device) -> int:

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from etude.core.forest import Forest, Node
 from etude.errors import ModelError
@@ -34,8 +34,6 @@ class Layout:
     """Largest difference of a log-probability from transformers' own, in nats."""
     tolerance: float
     """What was allowed, from the model's own rounding."""
-    longest: int | None
-    """Paths beyond this length would change the rotary scaling of their neighbours; None where nothing does."""
     note: str
     """A sentence for the user; empty where all is as one would expect."""
 
@@ -61,7 +59,6 @@ def _choose(model: PreTrainedModel) -> Layout:
     shared, lone, compute = _forest(model, _TREE), _forest(model, _LINES), model.dtype
     expected, noise = _own(model, lone)
     tolerance = 2e-5 + 4 * noise
-    longest = _longest(model)
     why = "its attention does not take arguments of ours"
     if model.config._attn_implementation == attention.NAME:
         try:
@@ -70,7 +67,7 @@ def _choose(model: PreTrainedModel) -> Layout:
             why = f"its forward does not take a forest ({type(problem).__name__}: {str(problem).splitlines()[0][:80]})"
         else:
             if error <= tolerance:
-                return Layout("forest", error, tolerance, longest, "")
+                return Layout("forest", error, tolerance, "")
             why = f"in a forest its log-probabilities are off by {error:.2g} nats"
     error = _difference(Policy(model, layout="padded", compute=compute), lone, expected)
     if error > tolerance:
@@ -79,7 +76,7 @@ def _choose(model: PreTrainedModel) -> Layout:
             "this architecture does something between its last layer and its logits that etude does not know; please report it",
         )
     note = f"{type(model).__name__} runs in right-padded lines of one sample each, because {why}: exact, but nothing is shared or packed"
-    return Layout("padded", error, tolerance, longest, note)
+    return Layout("padded", error, tolerance, note)
 
 
 # Runs of tokens as (length, parent): a beginning with three continuations, the last of which branches again; and a lone tree.
@@ -171,9 +168,9 @@ def _difference(policy: Policy, forest: Forest, expected: Tensor) -> float:
     return float(difference) if torch.isfinite(difference) else float("inf")
 
 
-def _longest(model: PreTrainedModel) -> int | None:
-    """Where rotary scaling looks at the longest position of a row, the length up to which it does not."""
-    config = model.config.get_text_config()
+def longest_path(configuration: PreTrainedConfig) -> int | None:
+    """Tokens beyond which a path would change the rotary scaling of its neighbours in a row; None where nothing does."""
+    config = configuration.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope] if "rope_type" in rope else [r for r in rope.values() if isinstance(r, dict)]
     dynamic = [r for r in kinds if r.get("rope_type") in ("dynamic", "longrope")]

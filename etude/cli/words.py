@@ -1,0 +1,18 @@
+"""How are names, places and numbers of things written on a terminal?"""
+
+from pathlib import Path
+
+
+def short(reference: str) -> str:
+    """A file or folder by its last part; artefacts and hub ids as they are."""
+    return Path(reference).name if reference.startswith(("/", "package:")) else reference
+
+
+def where(path: Path) -> str:
+    """Relative to where the user stands, if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 thread`, `2 processes`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}{'es' if what.endswith('s') else 's'}"
