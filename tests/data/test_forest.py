@@ -21,7 +21,9 @@ def sample(tokens, weight=None, role=""):
 # Few distinct tokens, so that beginnings are often shared and samples often begin, equal or continue each other.
 paths = st.lists(st.integers(0, 2), min_size=1, max_size=14)
 weights = st.sampled_from([0.0, 0.5, 1.0, 2.0])
-samples = st.lists(paths.flatmap(lambda p: st.tuples(st.just(p), st.lists(weights, min_size=len(p), max_size=len(p)))), min_size=1, max_size=9)
+weighted = paths.flatmap(lambda path: st.tuples(st.just(path), st.lists(weights, min_size=len(path), max_size=len(path))))
+samples = st.lists(weighted, min_size=1, max_size=9)
+sources = st.lists(st.tuples(st.integers(1, 30), st.floats(0.0005, 10)), min_size=1, max_size=4)
 
 
 def visible(forest):
@@ -38,7 +40,8 @@ def check(forest, wanted):
         assert forest.position[path].tolist() == list(range(len(one)))
         # Every prediction of the sample, with its weight, from the token before it on its own path.
         mine = forest.member_sample == i
-        at = {int(forest.position[forest.source[p]]) + 1: (int(p), float(w)) for p, w in zip(forest.member_prediction[mine], forest.member_weight[mine], strict=True)}
+        held = zip(forest.member_prediction[mine], forest.member_weight[mine], strict=True)
+        at = {int(forest.position[forest.source[p]]) + 1: (int(p), float(w)) for p, w in held}
         assert sorted(at) == np.flatnonzero(one.weight).tolist()
         for place, (p, weight) in at.items():
             assert weight == one.weight[place]
@@ -102,7 +105,7 @@ def test_order_is_a_bijection_each_lap_and_differs_between_laps():
     assert abs(moved) < 0.1
 
 
-@given(st.lists(st.tuples(st.integers(1, 30), st.floats(0.0005, 10)), min_size=1, max_size=4), st.integers(0, 99), st.lists(st.integers(1, 40), min_size=1, max_size=6))
+@given(sources, st.integers(0, 99), st.lists(st.integers(1, 40), min_size=1, max_size=6))
 def test_order_does_not_depend_on_how_it_is_read_and_keeps_its_shares(sources, seed, cuts):
     order = Order(tuple(n for n, _ in sources), tuple(w for _, w in sources), seed)
     whole, end = order.draw(order.start(), sum(cuts))
