@@ -3,7 +3,7 @@
 Three ways, all exact, chosen by what is trained:
 - frozen head: d log p / d h is computed together with log p, so the backward pass needs no logits at all;
 - trained head under an objective whose coefficients are known: both gradients are computed in the forward pass;
-- trained head otherwise: the log-sum-exp is kept and the logits are computed again.
+- trained head otherwise: the logits are computed again.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 CHUNK = 256
-"""Predictions whose logits exist at once."""
+"""Predictions whose logits exist at once, in the compute type."""
+_SLICE = 8
+"""Of these, predictions whose logits exist in float32 on a processor: few enough to stay in its cache from the softmax to the gradient."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,12 +32,8 @@ class Shape:
         scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
         return cls(scale, getattr(config, "final_logit_softcapping", None))
 
-    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """[n, hidden] → [n, vocabulary], float32."""
-        return self.apply(F.linear(hidden, weight, bias).float())
-
     def apply(self, logits: Tensor) -> Tensor:
-        """What the model does to the head's output."""
+        """What the model does to the head's output: [n, vocabulary] to the same."""
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
@@ -61,7 +59,7 @@ def log_probabilities(hidden: Tensor, head: nn.Module, target: Tensor, shape: Sh
     weight, bias = head.weight, head.bias
     if not torch.is_grad_enabled():
         weight, bias = _like(hidden, weight, bias)
-        return torch.cat([_score(h, weight, bias, t, shape)[0] for h, t in _chunks(hidden, target)])
+        return torch.cat([_read(h, weight, bias, t, shape) for h, t in _chunks(hidden, target)])
     if not head.weight.requires_grad and (bias is None or not bias.requires_grad):
         return _Frozen.apply(hidden, weight, bias, target, shape)  # type: ignore[return-value]
     if coefficients is not None:
@@ -78,20 +76,32 @@ def _chunks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     return list(zip(*(x.split(CHUNK) for x in tensors), strict=True))
 
 
-def _score(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities [n], log-sum-exp [n, 1], logits [n, vocabulary]."""
-    logits = shape.logits(hidden, weight, bias)
-    total = logits.logsumexp(-1, keepdim=True)
-    return (logits.gather(-1, target[:, None]) - total)[:, 0], total, logits
+def _slices(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Parts of a chunk; a GPU takes it whole."""
+    size = _SLICE if tensors[0].device.type == "cpu" else CHUNK
+    return list(zip(*(x.split(size) for x in tensors), strict=True))
 
 
-def _unit(logits: Tensor, total: Tensor, target: Tensor, shape: Shape, coefficients: Tensor | None = None) -> Tensor:
-    """[n, vocabulary] d log p / d (h Wᵀ + bias), times the coefficients; the logits are used up unless a soft-cap needs them."""
-    gradient = torch.sub(logits, total, out=None if shape.softcap is not None else logits).exp_().neg_()
-    gradient.scatter_add_(1, target[:, None], torch.ones_like(total))
-    if coefficients is not None:
-        gradient.mul_(coefficients[:, None])
-    return shape.chain_(gradient, logits)
+def _read(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape) -> Tensor:
+    """[n] log-probabilities."""
+    product = F.linear(hidden, weight, bias)  # [n, vocabulary]
+    scores = [torch.log_softmax(shape.apply(p.float()), -1).gather(-1, t[:, None])[:, 0] for p, t in _slices(product, target)]
+    return torch.cat(scores)
+
+
+def _read_with_gradient(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape, coefficients: Tensor
+) -> tuple[Tensor, Tensor]:
+    """[n] log-probabilities; [n, vocabulary] d Σ coefficient · log p / d (h Wᵀ + bias), in the compute type."""
+    product = F.linear(hidden, weight, bias)
+    scores = []
+    for p, t, c in _slices(product, target[:, None], coefficients[:, None]):
+        logits = shape.apply(p.float())
+        found = torch.log_softmax(logits, -1)
+        scores.append(found.gather(-1, t)[:, 0])
+        gradient = found.exp_().mul_(-c).scatter_add_(1, t, c)  # c (one-hot − softmax)
+        p.copy_(shape.chain_(gradient, logits))
+    return torch.cat(scores), product
 
 
 def _by_module(hidden: Tensor, head: nn.Module, target: Tensor, shape: Shape) -> Tensor:
@@ -110,11 +120,11 @@ class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape) -> Tensor:
         weight, bias = _like(hidden, weight, bias)
-        unit = torch.empty_like(hidden)
+        unit, one = torch.empty_like(hidden), torch.ones(len(target), device=hidden.device)
         scores = []
-        for (h, t), out in zip(_chunks(hidden, target), unit.split(CHUNK), strict=True):
-            score, total, logits = _score(h, weight, bias, t, shape)
-            torch.mm(_unit(logits, total, t, shape).to(weight.dtype), weight, out=out)
+        for (h, t, c), out in zip(_chunks(hidden, target, one), unit.split(CHUNK), strict=True):
+            score, gradient = _read_with_gradient(h, weight, bias, t, shape, c)
+            torch.mm(gradient, weight, out=out)
             scores.append(score)
         ctx.save_for_backward(unit)
         return torch.cat(scores)
@@ -148,8 +158,7 @@ class _Known(torch.autograd.Function):
         weight, bias = _like(hidden, weight, bias)
         scores = []
         for (h, t, c), out in zip(_chunks(hidden, target, coefficients), d_hidden.split(CHUNK), strict=True):
-            score, total, logits = _score(h, weight, bias, t, shape)
-            gradient = _unit(logits, total, t, shape, c).to(weight.dtype)
+            score, gradient = _read_with_gradient(h, weight, bias, t, shape, c)
             torch.mm(gradient, weight, out=out)
             _accumulate(gradient, h, d_weight, d_bias)
             scores.append(score)
@@ -168,24 +177,23 @@ class _Known(torch.autograd.Function):
 
 
 class _Again(torch.autograd.Function):
-    """Coefficients unknown: the logits are computed again from the states and the kept log-sum-exp."""
+    """Coefficients unknown: the logits are computed again from the states, once these are known."""
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape) -> Tensor:
         compute = _like(hidden, weight, bias)
-        scored = [_score(h, *compute, t, shape)[:2] for h, t in _chunks(hidden, target)]
-        ctx.save_for_backward(hidden, weight, target, torch.cat([total for _, total in scored]), *([] if bias is None else [bias]))
+        ctx.save_for_backward(hidden, weight, target, *([] if bias is None else [bias]))
         ctx.shape = shape
-        return torch.cat([score for score, _ in scored])
+        return torch.cat([_read(h, *compute, t, shape) for h, t in _chunks(hidden, target)])
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        hidden, weight, target, totals, *rest = ctx.saved_tensors
+        hidden, weight, target, *rest = ctx.saved_tensors
         bias = rest[0] if rest else None
         d_hidden, d_weight, d_bias = _zeros(hidden, weight, bias)
         w, b = _like(hidden, weight, bias)
-        for (h, t, total, g), out in zip(_chunks(hidden, target, totals, gradient), d_hidden.split(CHUNK), strict=True):
-            chunk = _unit(ctx.shape.logits(h, w, b), total, t, ctx.shape, g).to(w.dtype)
+        for (h, t, g), out in zip(_chunks(hidden, target, gradient), d_hidden.split(CHUNK), strict=True):
+            _, chunk = _read_with_gradient(h, w, b, t, ctx.shape, g)
             torch.mm(chunk, w, out=out)
             _accumulate(chunk, h, d_weight, d_bias)
         return d_hidden, d_weight.to(weight.dtype), None if bias is None or d_bias is None else d_bias.to(bias.dtype), None, None
