@@ -10,7 +10,7 @@ from etude.catalog import DEFAULT_BASE
 
 def register(app: typer.Typer) -> None:
     """Add this room's verbs."""
-    data = typer.Typer(help="Look at data.", rich_markup_mode=None, no_args_is_help=True)
+    data = typer.Typer(help="Look at rows of data, as a model would see them.", rich_markup_mode=None, no_args_is_help=True)
     data.command("show")(show)
     app.add_typer(data, name="data")
 
@@ -22,7 +22,10 @@ def show(
     rows: Annotated[int, typer.Option(min=0, help="How many rows to show.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
-    """Show rendered rows with what is learnt in colour, their lengths, and what was dropped and why."""
+    """Show rendered rows, with what is learnt in colour.
+
+    And lengths, counts, and what was dropped and why.
+    """
     from rich.console import Console  # noqa: PLC0415
 
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415

@@ -25,7 +25,7 @@ def list_(as_json: Json = False) -> None:
 
 
 def show(name: Annotated[str, typer.Argument(help="name or name@version")], as_json: Json = False) -> None:
-    """Show an artefact: what it was made from and by, its figures, what stands on it."""
+    """Show an artefact: where it is from, its figures, what stands on it."""
     from etude.cli.show_library import print_shown  # noqa: PLC0415
     from etude.compose.library import show as shown  # noqa: PLC0415
 

@@ -13,7 +13,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as a JSON list.")] = False) -> None:
-    """Look at device, kernels, memory, versions and optional parts, and say what will and won't run here."""
+    """Say what will and what won't run here.
+
+    Looks at device, kernels, memory, versions, optional parts and the project.
+    """
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 

@@ -74,7 +74,7 @@ def main() -> None:
     if "--debug" in arguments:  # wherever it stands, it is meant for all
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
     try:
-        app(arguments)
+        app(arguments, prog_name="etude")
     except EtudeError as error:
         if _debug:
             raise

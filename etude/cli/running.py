@@ -25,9 +25,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say all that would happen, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a recipe: train its stages, judge each against its parent, keep the results.
+    """Run a recipe: train its stages, judge each against its parent.
 
-    The same command goes on where an interrupted run stopped, and does nothing again that is already done.
+    The results are kept in `.etude`. The same command goes on where an interrupted run stopped, and does nothing again that is already done.
     """
     from etude.cli.show_run import print_forecasts, print_result  # noqa: PLC0415
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415

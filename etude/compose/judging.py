@@ -17,6 +17,7 @@ from etude.engine.score import likelihoods
 from etude.errors import DataError
 from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import check_expected
+from etude.evaluation.preference import CHOSEN, REJECTED
 from etude.model.divergence import States, divergence
 from etude.model.generate import Generated, generate
 from etude.model.policy import Policy
@@ -31,6 +32,9 @@ class Trial:
     """What both are asked: held-out examples to be scored, questions to be answered, general text to be kept."""
 
     held_out: Sequence[Example]
+    """Of rows that are pairs, the chosen answers."""
+    rejected: Sequence[Example]
+    """The answers that lost, row by row; empty where rows are no pairs."""
     questions: Sequence[Question]
     general: Sequence[Example]
     general_bytes: np.ndarray
@@ -45,6 +49,8 @@ class Measured:
     """[examples] negative log-likelihood in nats."""
     weight: np.ndarray
     """[examples] supervised tokens."""
+    preferred: np.ndarray | None
+    """[examples] whether the chosen answer was likelier than the rejected one; None where rows are no pairs."""
     answers: list[Generated]
     general: np.ndarray
     """[passages] negative log-likelihood in nats."""
@@ -67,7 +73,15 @@ def trial_of(prepared: Prepared, text: GeneralText | None, tokenizer: PreTrained
         sizes.append(len(str(tokenizer.decode(tokens[1:])).encode()))
         left -= len(tokens)
     asked = prepared.questions[: settings.rows] if settings.generate else []
-    return Trial(prepared.held_out[: settings.rows], asked, passages, np.asarray(sizes))
+    held_out = prepared.held_out[: settings.rows]
+    rejected = [one for example in held_out if (one := _only(REJECTED, example)).samples]
+    if rejected:
+        held_out = [_only(CHOSEN, example) for example in held_out]
+    return Trial(held_out, rejected, asked, passages, np.asarray(sizes))
+
+
+def _only(role: str, example: Example) -> Example:
+    return Example(tuple(sample for sample in example.samples if sample.role == role), example.source, example.row)
 
 
 def check(trial: Trial, settings: Evaluate) -> None:
@@ -108,10 +122,12 @@ def measure(
     """
     head = copy.deepcopy(policy.head) if will_change else policy.head
     with within():
-        total = sum(len(sample) for example in (*trial.held_out, *trial.general) for sample in example.samples)
+        # A pair's answers side by side, so that their prompt is read once.
+        scored = [one for pair in zip(trial.held_out, trial.rejected, strict=True) for one in pair] if trial.rejected else trial.held_out
+        total = sum(len(sample) for example in (*scored, *trial.general) for sample in example.samples)
         with voice.bar(f"scoring {who}", total, "tokens") as advance:
             report = lambda tokens: advance(tokens, "")
-            held_out = likelihoods(policy, trial.held_out, cut, report)
+            held_out = likelihoods(policy, scored, cut, report)
             general = likelihoods(policy, trial.general, cut, report) if trial.general else None
         states = [States.of(policy, row.to(policy.device), head) for row in rows_of(trial.general, cut)] if trial.general else []
         answers: list[Generated] = []
@@ -128,9 +144,11 @@ def measure(
                 answers = generate(
                     policy.model, prompts, stop_ids=stop_ids, max_new_tokens=settings.max_new_tokens, progress=answered, say=voice.say
                 )
+    loss, every = held_out.negative_log_likelihood, 2 if trial.rejected else 1
     return Measured(
-        held_out.negative_log_likelihood,
-        held_out.weight,
+        loss[::every],
+        held_out.weight[::every],
+        loss[::2] < loss[1::2] if trial.rejected else None,
         answers,
         general.negative_log_likelihood if general is not None else np.zeros(0),
         general.weight if general is not None else np.zeros(0),

@@ -47,8 +47,7 @@ def run_stage(setting: Setting, name: str, parent: str) -> Finished | None:
                 return None
             judgement = None
             if leads():
-                judgement = work.judge(outcome)
-                work.publish(outcome, judgement)
+                judgement = work.publish(outcome, work.judge(outcome))
             ranks.barrier()
             record = _finished(setting, begun)
             assert record is not None, "it was published a moment ago"

@@ -16,7 +16,7 @@ from etude.evaluation.choose import choose
 from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import KEEP_MARGIN, judge
 from etude.evaluation.judgement import About, Cost, Count, Curve, Judgement, Point
-from etude.evaluation.measured import Answers, Likelihoods
+from etude.evaluation.measured import Answers, Likelihoods, Preferences
 from etude.evaluation.report import write_report
 from etude.recipe.schema import Evaluate
 
@@ -85,8 +85,11 @@ def judged(
         warnings=story.warnings,
     )
     held_out = Likelihoods(parent.held_out, tuned.held_out, parent.weight)
+    preferences = None
+    if parent.preferred is not None and tuned.preferred is not None:
+        preferences = Preferences(parent.preferred, tuned.preferred)
     margin = settings.keep.margin if settings.keep is not None else KEEP_MARGIN
-    return judge(about, held_out, answers, metrics or (), general, confidence=settings.confidence, margin=margin)
+    return judge(about, held_out, answers, metrics or (), general, preferences, confidence=settings.confidence, margin=margin)
 
 
 def _short(reference: str) -> str:

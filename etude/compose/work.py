@@ -26,7 +26,7 @@ from etude.engine.score import likelihoods
 from etude.engine.trackers.contract import Tracking
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
-from etude.lineage.record import Draft, Fingerprints, Record
+from etude.lineage.record import Draft, Fingerprints
 from etude.lineage.store import now
 from etude.lineage.surroundings import machine_here, versions_here
 from etude.model.blocks import compile_blocks
@@ -188,10 +188,12 @@ class Work:
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
         )
 
-    def publish(self, outcome: Outcome, judgement: Judgement | None) -> Record:
-        """Weights, tokenizer, journal, judgement and report become visible at once, with their record."""
+    def publish(self, outcome: Outcome, judgement: Judgement | None) -> Judgement | None:
+        """Weights, tokenizer, journal, judgement and report become visible at once, with their record; the judgement as it is kept."""
+        kept = judgement
 
         def fill(folder: Path) -> None:
+            nonlocal kept
             notes: list[str] = []
             with quiet(notes):
                 self.attached.save(folder)
@@ -201,7 +203,8 @@ class Work:
             shutil.copyfile(self.folder / "metrics.jsonl", folder / "metrics.jsonl")
             if judgement is not None:
                 cost = judgement.about.cost.model_copy(update={"artefact_bytes": folder_size(folder)})
-                write(judgement.model_copy(update={"about": judgement.about.model_copy(update={"cost": cost})}), folder)
+                kept = judgement.model_copy(update={"about": judgement.about.model_copy(update={"cost": cost})})
+                write(kept, folder)
 
         losses = curve(self.folder / "metrics.jsonl").train  # an interruption after the last step leaves the outcome without metrics
         metrics: dict[str, float | int | str | None] = {"loss": losses[-1].loss if losses else None, "steps": outcome.steps}
@@ -222,4 +225,5 @@ class Work:
             started=self.started,
             finished=now(),
         )
-        return self.setting.store.publish(draft, fill)
+        self.setting.store.publish(draft, fill)
+        return kept

@@ -9,8 +9,9 @@ import numpy as np
 from etude.errors import DataError
 from etude.evaluation import sentences, statistics
 from etude.evaluation.judgement import About, Axis, Divergence, Example, Judgement, Outcome, Readable, Restated
-from etude.evaluation.measured import MORE_ROWS, MORE_TEXT, Answers, Likelihoods
+from etude.evaluation.measured import MORE_ROWS, MORE_TEXT, Answers, Likelihoods, Preferences
 from etude.evaluation.metric import Metric, Reading
+from etude.evaluation.preference import CHOSEN, REJECTED, Preferred
 
 # Rows that only one model got right; below this many, resampling rows sees too little and a closed form is used.
 FEW_CHANGED = 10
@@ -18,6 +19,7 @@ FEW_CHANGED = 10
 KEEP_MARGIN = 0.05
 MOST_EXAMPLES = 500
 ORDER: tuple[Outcome, ...] = ("lost", "gained", "both wrong", "changed", "both right", "same")
+_PREFERRED = Preferred()
 BOOTSTRAP = f"BCa bootstrap, {statistics.RESAMPLES:,} resamples"
 RANDOMISATION = f"paired randomisation test, {statistics.RESAMPLES:,} swaps"
 
@@ -28,6 +30,7 @@ def judge(
     answers: Answers | None = None,
     metrics: Sequence[Metric] = (),
     general: Likelihoods | None = None,
+    preferences: Preferences | None = None,
     confidence: float = 0.95,
     margin: float = KEEP_MARGIN,
     seed: int = 0,
@@ -38,6 +41,7 @@ def judge(
         held_out: likelihoods of the held-out rows.
         answers: what both wrote for held-out rows; None where nothing was generated.
         metrics: what is counted in the answers; the verdict rests on the first, or on the loss where there are none.
+        preferences: of held-out pairs; where there are any, the verdict rests on them.
         general: likelihoods of general text; None where keeping is not measured.
         margin: nats per token of general text that count as unchanged.
         seed: of the resampling; equal inputs give equal judgements.
@@ -46,6 +50,11 @@ def judge(
     not a finite number.
     """
     axes, examples = [], []
+    if preferences is not None:
+        sides = [
+            [_PREFERRED.read(CHOSEN, CHOSEN if right else REJECTED) for right in side] for side in (preferences.parent, preferences.tuned)
+        ]
+        axes.append(_count(_PREFERRED, sides[0], sides[1], confidence, seed))
     if answers is not None:
         answers.check()
         check_expected(metrics, answers.places, answers.expected)

@@ -51,6 +51,16 @@ class Likelihoods:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Preferences:
+    """Of each held-out pair, whether the chosen answer was likelier than the rejected one; arrays of one length."""
+
+    parent: np.ndarray
+    """[n] bool, of the parent."""
+    tuned: np.ndarray
+    """[n] bool, of the tuned model."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Answers:
     """What both models wrote for the same rows; sequences of one length."""
 

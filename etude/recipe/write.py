@@ -9,6 +9,8 @@ import yaml
 from etude.recipe.document import scalar
 
 _FEW = 2_000
+_FEWEST = 4
+"""Rows of which two can be held out, the fewest that a judgement needs, and two be left."""
 _MOST_LABELS = 20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What a template cannot call a variable.
@@ -51,16 +53,13 @@ def recipe_for(
         f"  {'continue' if raw else 'prefer' if format == 'preference' else 'classify' if label is not None else 'answer'}:",
         "    data:",
         *(f"      {line}" for line in source),
-        f"      held_out: {_held_out(rows)}  # never trained on; base and result are judged on these",
+        f"      held_out: {_held_out(rows)}",
         "      context: 1024  # the longest row in tokens; longer ones are left out and counted",
         *_learning(format),
         f"      epochs: {3 if rows < _FEW and not raw else 1}",
         "      examples_per_step: 16  # over all processes; how they are cut and packed changes nothing",
         "",
-        "evaluate:",
-        "  rows: 200  # held-out rows, at most, that base and result both answer",
-        *(["  generate: false  # raw text has no expected answer; likelihoods are compared"] if raw else []),
-        *([] if raw or label is None else _metrics(label)),
+        *_judging(rows, raw, label),
         "",
     ]
     return "\n".join(lines)
@@ -122,6 +121,15 @@ def _learning(format: str | None) -> list[str]:
     ]
 
 
+def _judging(rows: int, raw: bool, label: str | None) -> list[str]:
+    if rows < _FEWEST:
+        return ["evaluate: null  # with rows of its own under `held_out`, leave this line out to have the result judged"]
+    lines = ["evaluate:", "  rows: 200  # held-out rows, at most, that base and result both answer"]
+    if raw:
+        return [*lines, "  generate: false  # raw text has no expected answer; likelihoods are compared"]
+    return lines if label is None else [*lines, *_metrics(label)]
+
+
 def _metrics(label: str) -> list[str]:
     field = _text(_spoken(label))
     both = [f"    - {{kind: {kind}, field: {field}}}" for kind in ("accuracy", "macro-f1")]
@@ -129,7 +137,10 @@ def _metrics(label: str) -> list[str]:
 
 
 def _held_out(rows: int) -> str:
-    return "0.05" if rows >= _FEW else "0.2" if rows < 500 else "0.1"
+    if rows < _FEWEST:
+        return "0  # so few rows cannot be divided; a file of its own would do: {path: …}"
+    share = "0.05" if rows >= _FEW else "0.1" if rows >= 500 else "0.2" if rows >= 10 else "2"
+    return f"{share}  # never trained on; base and result are judged on these"
 
 
 def _slug(path: str) -> str:

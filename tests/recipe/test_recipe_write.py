@@ -31,6 +31,14 @@ def test_known_formats(write, format: str) -> None:
     assert "12,345 rows" in text
 
 
+@pytest.mark.parametrize(("rows", "held_out"), [(1, 0), (3, 0), (4, 2), (9, 2), (10, 0.2), (500, 0.1), (2000, 0.05)])
+def test_two_rows_at_least_are_held_out_or_nothing_is_judged(write, rows: int, held_out: float) -> None:
+    recipe = load(write(recipe_for("r.txt", base="m", rows=rows, columns=["text"], format="text")), tables=ALL).recipe
+    assert recipe.stages["continue"].data.held_out == held_out
+    assert (recipe.evaluate is None) == (rows < 4)
+    assert held_out >= 1 or held_out * rows >= 2 or recipe.evaluate is None
+
+
 def test_a_table_with_a_label(write) -> None:
     text = recipe_for("r.csv", base="./m", rows=900, columns=["title", "not", "star rating"], label="star rating", labels=["good", "bad"])
     recipe = load(write(text), tables=ALL).recipe

@@ -1,0 +1,23 @@
+"""Of each pair of answers, which does a model find likelier? What a preference stage is for, without any sampling."""
+
+from typing import ClassVar
+
+from etude.evaluation.metric import Metric, Reading
+
+CHOSEN, REJECTED = "chosen", "rejected"
+
+
+class Preferred(Metric):
+    """Share of held-out pairs whose chosen answer is the likelier one. An answer here is the word `chosen` or `rejected`.
+
+    Likelihoods are sums over whole answers, as the objective itself compares them (https://arxiv.org/abs/2305.18290, §4).
+    """
+
+    kind: ClassVar[str] = "preferred"
+
+    @property
+    def title(self) -> str:
+        return "chosen answer likelier"
+
+    def read(self, expected: str, answer: str) -> Reading:
+        return Reading(answer == expected, expected, answer)

@@ -1,0 +1,196 @@
+"""A recipe from its file to its artefact: what lies there, what foreign code makes of it, and what is not done twice."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from small_project import recipe, stage
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import etude
+from etude.evaluation.judgement import Judgement
+from etude.lineage.fingerprint import fingerprint_folder
+from etude.lineage.store import open_store
+
+TOKENS = torch.tensor([[5, 60, 61, 7, 300, 12, 13, 400, 44]])
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=TOKENS, use_cache=False).logits.float()
+
+
+def plain(folder, **how):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=how.pop("dtype", torch.float32), **how).eval()
+
+
+def journal(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def colours(project, base):
+    return recipe(project / "colours.yaml", base, {"sft": stage(project / "answers.jsonl")})
+
+
+def test_an_artefact_with_everything_beside_it(project, base, colours, voice):
+    result = etude.run(str(colours), voice=voice, project=project)
+    done = result.stages["sft"]
+    assert result.finished and not done.reused and voice.trained
+    files = {path.name for path in done.folder.iterdir()}
+    assert files >= {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "chat_template.jinja"}
+    assert files >= {"etude.json", "metrics.jsonl", "judgement.json", "report.html"}
+    assert "README.md" not in files
+    record = done.record
+    assert record.reference == "colours@1" and record.kind == "adapter" and record.stage == "sft"
+    assert (record.parent.kind, record.parent.reference) == ("base", str(base))
+    assert record.parent.fingerprint == record.fingerprints.base == fingerprint_folder(base)
+    assert record.versions["torch"] == torch.__version__.split("+")[0] and record.machine.processes == 1
+    assert (record.counts["read"], record.counts["training"], record.counts["held_out"]) == (40, 32, 8)
+    assert etude.read_recipe(str(colours)).mapping == record.recipe
+    lines = journal(done.folder)
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    assert record.metrics["loss"] == lines[-1]["loss"] < lines[1]["loss"]
+    assert Judgement.from_json((done.folder / "judgement.json").read_text()) == done.judgement
+    assert done.judgement.about.cost.artefact_bytes > (done.folder / "adapter_model.safetensors").stat().st_size
+    assert [axis.name for axis in done.judgement.axes] == ["exact match", "loss on held-out answers", "loss on general text"]
+    assert done.judgement.headline in (done.folder / "report.html").read_text()
+    assert not any(path.is_dir() for path in (project / ".etude" / "runs").iterdir()), "the run's folder is gone"
+
+
+def test_the_adapter_in_plain_peft(project, base, colours):
+    folder = etude.run(str(colours), project=project).stages["sft"].folder
+    foreign = PeftModel.from_pretrained(plain(base), str(folder)).eval()
+    ours = etude.load("colours", dtype="float32", project=project).opened
+    torch.testing.assert_close(logits(ours.model), logits(foreign), rtol=0, atol=1e-4)
+    assert (logits(foreign) - logits(plain(base))).abs().max() > 1e-2, "something was learnt"
+    with ours.attached.off():
+        torch.testing.assert_close(logits(ours.model), logits(plain(base)), rtol=0, atol=1e-4)
+
+
+def test_nothing_is_done_twice(project, base, colours, voice):
+    first = etude.run(str(colours), project=project).stages["sft"]
+    again = etude.run(str(colours), voice=voice, project=project).stages["sft"]
+    assert again.reused and again.record == first.record and not voice.trained and not voice.bars
+    assert again.judgement is None and again.report == first.folder / "report.html"
+    assert "nothing has changed since colours@1 was made; it is used as it is" in voice.lines
+    other = etude.run(str(colours), ["stages.sft.train.learning_rate=2e-2"], project=project).stages["sft"]
+    assert other.record.reference == "colours@2" and not other.reused
+    back = etude.run(str(colours), ["stages.sft.train.checkpoint_every=2"], project=project).stages["sft"]
+    assert back.record.reference == "colours@1", "what cannot change the result makes no new version"
+    (project / "answers.jsonl").write_text((project / "answers.jsonl").read_text().replace("red", "pink"))
+    assert etude.run(str(colours), project=project).stages["sft"].record.reference == "colours@3"
+
+
+def test_full_tuning_in_plain_transformers(project, base):
+    file = recipe(project / "full.yaml", base, {"sft": stage(project / "answers.jsonl", adapt="full")})
+    done = etude.run(str(file), project=project).stages["sft"]
+    assert done.record.kind == "model"
+    ours = etude.load("full", dtype="float32", project=project)
+    torch.testing.assert_close(logits(ours.opened.model), logits(plain(done.folder)), rtol=0, atol=1e-4)
+    assert not ours.has_parent
+    tokenizer = AutoTokenizer.from_pretrained(done.folder)
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == ours.prompt("Hi")
+
+
+@pytest.mark.parametrize("adapt", ["lora", "full"])
+def test_preferences(project, base, adapt):
+    """The parent's scores, switched off or stored, make the first loss ln 2; the judgement counts pairs as plain transformers does."""
+    file = recipe(project / "prefer.yaml", base, {"dpo": stage(project / "pairs.jsonl", adapt=adapt, objective="dpo")})
+    done = etude.run(str(file), project=project).stages["dpo"]
+    first, last = journal(done.folder)[1], journal(done.folder)[-1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and last["loss"] < first["loss"]
+    pairs, answers = done.judgement.axes[0], done.judgement.axes[-2]
+    assert (pairs.name, pairs.n) == ("chosen answer likelier", 6)
+    held_out = etude.data_show(str(file), project=project).prepared.held_out[:6]
+    for model, found, loss in ((plain(base), pairs.parent, answers.parent), (None, pairs.tuned, answers.tuned)):
+        model = model or etude.load("prefer", dtype="float32", project=project).opened.model
+        sums = np.array([[_log_likelihood(model, sample) for sample in example.samples] for example in held_out])
+        assert found.value == np.mean(sums[:, 0] > sums[:, 1])
+        chosen = [example.samples[0] for example in held_out]
+        assert loss.value == pytest.approx(-sums[:, 0].sum() / sum(sample.weight.sum() for sample in chosen), abs=1e-4)
+
+
+def _log_likelihood(model, sample) -> float:
+    tokens = torch.tensor(sample.tokens[None], dtype=torch.int64)
+    with torch.no_grad():
+        scores = torch.log_softmax(model(input_ids=tokens, use_cache=False).logits[0, :-1].float(), -1)
+    return float((scores.gather(1, tokens[0, 1:, None])[:, 0] * torch.tensor(sample.weight[1:])).sum())
+
+
+@pytest.fixture
+def two(project, base):
+    stages = {"sft": stage(project / "answers.jsonl"), "dpo": stage(project / "pairs.jsonl", parent="sft", objective="dpo")}
+    return recipe(project / "two.yaml", base, {name: stages[name] for name in ("dpo", "sft")})  # children may be written first
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_child_of_an_adapter(project, base, two, dtype):
+    """Its parent is melted in for training and for loading alike, so both compute the same, to the last bit."""
+    types = [f"stages.{name}.train.dtype={dtype}" for name in ("sft", "dpo")]
+    result = etude.run(str(two), types, project=project)
+    assert list(result.stages) == ["sft", "dpo"]
+    child = result.stages["dpo"]
+    assert child.record.parent.reference == "two-sft@1" and child.record.parent.kind == "artefact"
+    assert child.record.parent.fingerprint == result.stages["sft"].record.fingerprint
+    assert child.record.fingerprints.base == fingerprint_folder(base)
+    compared = etude.compare("two-sft", "two-dpo", project=project).judgement
+    for trained, loaded in zip(child.judgement.axes, compared.axes, strict=True):
+        assert loaded.tuned.value == pytest.approx(trained.tuned.value, abs=0 if dtype == "bfloat16" else 1e-6), loaded.name
+    model = etude.load("two-dpo", dtype=dtype, project=project).opened.model
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32, "positions are not rounded with the weights"
+    assert model.dtype == getattr(torch, dtype)
+    if dtype == "float32":
+        merged = PeftModel.from_pretrained(plain(base), str(result.stages["sft"].folder)).merge_and_unload()
+        foreign = PeftModel.from_pretrained(merged, str(child.folder)).eval()
+        torch.testing.assert_close(logits(model), logits(foreign), rtol=0, atol=1e-4)
+
+
+def test_a_base_that_changed_is_noticed(project, tmp_path, colours):
+    from small_project import make_base
+
+    own = make_base(tmp_path / "own")
+    etude.run(str(colours), [f"base={own}"], project=project)
+    make_base(own, seed=1)
+    with pytest.raises(etude.EtudeError, match="its weights have changed since"):
+        etude.load("colours", project=project)
+
+
+def test_without_judging(project, colours, voice):
+    done = etude.run(str(colours), ["evaluate=null"], voice=voice, project=project).stages["sft"]
+    assert done.judgement is None and done.report is None and "verdict" not in done.record.metrics
+    assert not {"judgement.json", "report.html"} & {path.name for path in done.folder.iterdir()}
+    assert voice.bars == ["training colours"]
+    judged = etude.run(str(colours), voice=voice, project=project).stages["sft"]
+    assert judged.reused and judged.record == done.record and judged.judgement is not None
+    assert judged.report.parent.parent.name == "comparisons" and judged.report.exists()
+    assert voice.bars.count("training colours") == 1, "other questions are asked of the same artefact"
+
+
+def test_an_interruption_while_judging_costs_no_training(project, colours, voice, tmp_path_factory):
+    class Impatient(type(voice)):
+        def bar(self, label, total, unit):
+            if label == "answers of the tuned model":
+                raise KeyboardInterrupt
+            return super().bar(label, total, unit)
+
+    with pytest.raises(KeyboardInterrupt):
+        etude.run(str(colours), voice=Impatient(), project=project)
+    done = etude.run(str(colours), voice=voice, project=project).stages["sft"]
+    assert "going on from step 4 of 4" in voice.lines
+    whole = etude.run(str(colours), project=tmp_path_factory.mktemp("undisturbed")).stages["sft"]
+    assert done.record.metrics == whole.record.metrics
+    names = ("adapter_model.safetensors", "adapter_config.json")
+    assert all((done.folder / name).read_bytes() == (whole.folder / name).read_bytes() for name in names)
+
+
+def test_an_artefact_comes_before_a_folder_of_its_name(project, colours, monkeypatch):
+    etude.run(str(colours), project=project)
+    monkeypatch.chdir(project)
+    (project / "colours").mkdir()
+    assert etude.load("colours").has_parent
+    assert open_store().resolve("colours").version == 1
