@@ -45,11 +45,11 @@ def write(folder, name, content):
         ("rows.csv", TABLE),
         ("bom.csv", b"\xef\xbb\xbf" + TABLE.encode()),
         ("rows.tsv", TABLE.replace(",", "\t")),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())),
+        ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("rows.jsonl.bz2", bz2.compress(LINES.encode())),
         ("rows.jsonl.xz", lzma.compress(LINES.encode())),
         ("rows.jsonl.zst", pa.compress(LINES.encode(), codec="zstd", asbytes=True)),
-        ("rows.csv.gz", gzip.compress(TABLE.encode())),
+        ("rows.csv.gz", gzip.compress(TABLE.encode(), mtime=0)),
     ],
 )
 def test_every_kind_of_file_gives_the_same_rows(tmp_path, name, content):
@@ -86,7 +86,7 @@ def test_bytes_that_are_no_utf8_name_their_row(tmp_path):
         ("utf16.csv", TABLE.encode("utf-16"), "UTF-16"),
         ("latin.csv", "a,b\nc,caf\xe9\n".encode("latin-1"), ":2: not UTF-8"),
         ("latin.txt", "one\ntwo\ncaf\xe9".encode("latin-1"), ":3: not UTF-8"),
-        ("cut.jsonl.gz", gzip.compress(LINES.encode() * 50)[:-20], "damaged or cut off"),
+        ("cut.jsonl.gz", gzip.compress(LINES.encode() * 50, mtime=0)[:-20], "damaged or cut off"),
         ("cut.jsonl.bz2", bz2.compress(LINES.encode() * 50)[:-20], "damaged or cut off"),
         ("cut.jsonl.xz", lzma.compress(LINES.encode() * 50)[:-20], "damaged or cut off"),
         ("cut.jsonl.zst", pa.compress(LINES.encode() * 50, codec="zstd", asbytes=True)[:-20], "damaged or cut off"),
@@ -124,7 +124,7 @@ def test_only_columns_that_lose_nothing_become_numbers(tmp_path):
 def test_folders_and_globs_are_sorted_and_say_what_they_pass_over(tmp_path):
     for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl.gz", ".hidden.jsonl", "picture.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        write(tmp_path, name, gzip.compress(LINES.encode()) if name.endswith("gz") else LINES)
+        write(tmp_path, name, gzip.compress(LINES.encode(), mtime=0) if name.endswith("gz") else LINES)
     files, notes = locate(str(tmp_path))
     assert [file.path.name for file in files] == ["a.jsonl", "b.jsonl", "c.jsonl.gz"] and "picture.png" in notes[0]
     assert [file.path.name for file in locate(f"{tmp_path}/*.jsonl")[0]] == ["a.jsonl", "b.jsonl"]
