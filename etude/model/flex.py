@@ -6,7 +6,7 @@ that `create_block_mask` would evaluate never exists.
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
 _BLOCK = 128
 _compiled = None
@@ -64,9 +64,12 @@ def flex(
         assert softcap is not None
         return softcap * torch.tanh(score / softcap)
 
-    out, log_sum = _compiled(
-        query, key, value, score_mod=capped if softcap is not None else None, block_mask=mask, scale=scale, enable_gqa=True, return_lse=True
+    score_mod = capped if softcap is not None else None
+    out, read = _compiled(
+        query, key, value, score_mod=score_mod, block_mask=mask, scale=scale, enable_gqa=True, return_aux=AuxRequest(lse=sinks is not None)
     )
-    if sinks is not None:  # a key without a value takes its share of the sum and gives nothing
-        out = out * torch.sigmoid(log_sum - sinks.float().view(1, -1, 1)).unsqueeze(-1).to(out.dtype)
+    if sinks is not None:
+        assert read.lse is not None, "it was asked for"
+        # A key without a value takes its share of the sum and gives nothing
+        out = out * torch.sigmoid(read.lse - sinks.float().view(1, -1, 1)).unsqueeze(-1).to(out.dtype)
     return out.transpose(1, 2).contiguous()
