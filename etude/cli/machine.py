@@ -19,6 +19,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
     """
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     from etude.compose.checkup import doctor as look  # noqa: PLC0415
 
@@ -28,6 +29,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in findings:
-        mark = "[green]✓[/green]" if finding.good else "[yellow]–[/yellow]"
-        table.add_row(mark, finding.what, finding.found, "" if finding.good else f"[dim]{finding.remedy}[/dim]")
+        mark = Text("✓", style="green") if finding.good else Text("–", style="yellow")
+        found = Text(finding.found) if finding.good else Text.assemble(finding.found, (f"  → {finding.remedy}", "dim"))
+        table.add_row(mark, Text(finding.what), found)
     Console(highlight=False).print(table)

@@ -63,6 +63,17 @@ for room in (running, library, data, machine):
     room.register(app)
 
 
+def _tell(text: str, style: str) -> None:
+    """On standard error, after an empty line; on a terminal wrapped between words."""
+    if not sys.stderr.isatty():
+        typer.echo(f"\n{text}", err=True)
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    Console(stderr=True, highlight=False).print(Text(f"\n{text}", style=style))
+
+
 def main() -> None:
     """Entry point of the `etude` program.
 
@@ -81,14 +92,14 @@ def main() -> None:
         if "--json" in arguments:
             typer.echo(json.dumps({"error": error.message, "remedy": error.remedy}, ensure_ascii=False))
         else:
-            typer.secho(f"\nerror: {error}", err=True, fg="red")
+            _tell(f"error: {error}", "red")
         sys.exit(1)
     except Stopped as stopped:
-        typer.secho(f"\nstopped{stopped}", err=True)
+        _tell(f"stopped{stopped}", "")
         sys.exit(130)
     except Exception as error:  # a bug of ours, and shown as one
         if _debug:
             raise
         what = f"this is a bug in etude: {type(error).__name__}: {error}"
-        typer.secho(f"\n{what}\n  → run it again with `etude --debug …` and report what it prints", err=True, fg="red")
+        _tell(f"{what}\n  → run it again with `etude --debug …` and report what it prints", "red")
         sys.exit(70)

@@ -27,7 +27,8 @@ def run(
 ) -> None:
     """Run a recipe: train its stages, judge each against its parent.
 
-    The results are kept in `.etude`. The same command goes on where an interrupted run stopped, and does nothing again that is already done.
+    The results are kept in `.etude`. The same command goes on where an interrupted run stopped, and does
+    nothing again that is already done.
     """
     from etude.cli.show_run import print_forecasts, print_result  # noqa: PLC0415
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415

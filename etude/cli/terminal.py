@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from etude.compose.voice import Advance, Voice
 
@@ -18,7 +20,11 @@ class TerminalVoice(Voice):
         self._open: Progress | None = None
 
     def say(self, line: str) -> None:
-        self.console.print(f"  {line}", style="dim", markup=False)
+        if not self.console.is_terminal:  # a file is not as wide as anything
+            self.console.print(Text(f"  {line}"))
+            return
+        indent = len(line) - len(line.lstrip())
+        self.console.print(Padding(Text(line.lstrip(), style="dim"), (0, 0, 0, 2 + indent)), soft_wrap=False)
 
     def heading(self, line: str) -> None:
         self.console.print()

@@ -35,12 +35,12 @@ def doctor() -> list[Finding]:
     """Look at device, kernels, memory, threads, versions, optional parts and the project."""
     device = best_device()
     here = describe(device)
-    dtype, why = choose_dtype("auto", device)
+    _, why = choose_dtype("auto", device)
     threads, said = use_threads()
     gigabytes = 1024**3
     findings = [
         Finding("device", f"{here.kind}: {here.name}", True),
-        Finding("compute type", f"{str(dtype).removeprefix('torch.')} ({why})", True),
+        Finding("compute type", why, True),
         Finding("memory", f"{here.free_memory / gigabytes:.1f} of {here.memory / gigabytes:.1f} GiB free", here.free_memory > gigabytes),
         Finding("threads", said, threads <= here.cores, "unset OMP_NUM_THREADS, or set it to the number of cores"),
     ]

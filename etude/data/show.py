@@ -113,7 +113,7 @@ def _lengths_table(prepared: Prepared) -> RenderableType:
     most = max(number for _, _, number in buckets)
     median, high = np.percentile(lengths, [50, 95])
     title = f"tokens a sample: half have up to {median:,.0f}, 95 % up to {high:,.0f}, the longest {lengths.max():,}"
-    table = Table("tokens", "samples", "", title=title, title_justify="left", box=None)
+    table = Table("tokens", "samples", "", box=None)
     for low, top, number in buckets:
         table.add_row(f"{low:,}–{top:,}", f"{number:,}", "█" * max(bool(number), round(BAR * number / most)))
-    return table
+    return Group(Text(title, style="italic"), table)

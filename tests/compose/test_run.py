@@ -144,8 +144,10 @@ def test_a_child_of_an_adapter(project, base, two, dtype):
     model = etude.load("two-dpo", dtype=dtype, project=project).opened.model
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32, "positions are not rounded with the weights"
     assert model.dtype == getattr(torch, dtype)
+    merged = PeftModel.from_pretrained(plain(base), str(result.stages["sft"].folder)).merge_and_unload()
+    below = model.model.layers[0].mlp.down_proj.base_layer.weight
+    assert torch.equal(below, merged.model.layers[0].mlp.down_proj.weight.to(below.dtype)), "melted in float32, then rounded once"
     if dtype == "float32":
-        merged = PeftModel.from_pretrained(plain(base), str(result.stages["sft"].folder)).merge_and_unload()
         foreign = PeftModel.from_pretrained(merged, str(child.folder)).eval()
         torch.testing.assert_close(logits(model), logits(foreign), rtol=0, atol=1e-4)
 
