@@ -1,6 +1,7 @@
 """How a run looks in a terminal: sentences, headings and bars with speed and time left."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from etude.compose.voice import Advance, Voice
+
+_BETWEEN_LINES = 15.0
+"""Seconds between lines where there is no terminal to draw a bar on."""
 
 
 class TerminalVoice(Voice):
@@ -32,6 +36,9 @@ class TerminalVoice(Voice):
 
     @contextmanager
     def bar(self, label: str, total: float, unit: str) -> Iterator[Advance]:
+        if not self.console.is_terminal:
+            yield from self._lines(label, total, unit)
+            return
         if self._open is not None:  # a bar within a bar, as the held-out loss within training: one line more, not one bar more
             yield from self._task(self._open, label, total, leave=False)
             return
@@ -49,6 +56,23 @@ class TerminalVoice(Voice):
                 yield from self._task(progress, label, total, leave=True)
             finally:
                 self._open = None
+
+    def _lines(self, label: str, total: float, unit: str) -> Iterator[Advance]:
+        """For a file that somebody follows: a line now and then, and one at the end."""
+        began = told = time.monotonic()
+        done = 0.0
+
+        def advance(amount: float, note: str) -> None:
+            nonlocal done, told
+            done += amount
+            now = time.monotonic()
+            if now - told >= _BETWEEN_LINES and 0 < done < total:
+                told = now
+                left = (now - began) / done * (total - done)
+                self.say(", ".join(part for part in (f"{label}: {done:,.0f} of {total:,.0f} {unit}", note, f"{left:.0f} s left") if part))
+
+        yield advance
+        self.say(f"{label}: {done:,.0f} {unit} in {time.monotonic() - began:.0f} s")
 
     def _task(self, progress: Progress, label: str, total: float, *, leave: bool) -> Iterator[Advance]:
         task = progress.add_task(f"  {label}", total=total, note="")
