@@ -38,11 +38,11 @@ class Size:
     """Rows."""
 
 
-FULL = {"chat": Size(8, 6, 8), "instruction": Size(16, 4, 16), "long": Size(2, 4, 2)}
+FULL = {"chat": Size(8, 6, 8), "instruction": Size(12, 4, 12), "long": Size(2, 4, 2)}
 QUICK = {"chat": Size(4, 2, 4), "instruction": Size(4, 2, 4), "long": Size(1, 2, 1)}
 LONG_ROW, QUICK_LONG_ROW = 1600, 600
 """Tokens of a long row, at least."""
-# Sides that take turns. All at once would need some 40 GiB for the long rows without checkpointing, so every other side meets etude.
+# Sides that take turns. Without checkpointing one of TRL's takes up to 14 GiB here, so never two of them at once.
 GROUPS = (("trl", "etude", "etude float32"), ("trl padding-free", "etude"), ("trl padded", "etude"), ("trl float32", "etude float32"))
 QUICK_GROUPS = (("trl", "trl padding-free", "etude", "etude float32"),)
 
@@ -103,8 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("peak memory is read from /proc, which only Linux has; run it there")
     found = {"name": "sft", "quick": options.quick, "machine": _machine(), "shapes": {}}
     with tempfile.TemporaryDirectory(prefix="etude-benchmark-") as folder:
+        base = _base(Path(folder))
         for shape in shapes:
-            found["shapes"][shape] = _run(shape, Path(folder) / shape, options.quick)
+            found["shapes"][shape] = _run(shape, base, Path(folder) / shape, options.quick)
     if options.write:
         results = HERE / "results"
         results.mkdir(exist_ok=True)
@@ -112,10 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(found))
 
 
-def _run(shape: str, work: Path, quick: bool) -> dict[str, Any]:
+def _run(shape: str, base: tuple[Any, Path, Path], work: Path, quick: bool) -> dict[str, Any]:
     from sft_sides.figures import shape_figures, table
 
-    plan = _plan(shape, work, quick)
+    plan = _plan(shape, base, quick)
+    work.mkdir()
+    plan.write(work)
     groups = [_race(shape, plan, work / str(number), names) for number, names in enumerate(QUICK_GROUPS if quick else GROUPS)]
     adapters = {name: str(work / str(number) / name) for number, group in reversed(list(enumerate(groups))) for name in group}
     losses = json.loads(_output("sft_sides.judge", str(work), *adapters.values()))
@@ -142,29 +145,36 @@ def _race(shape: str, plan: Any, work: Path, names: Sequence[str]) -> dict[str, 
         return {side.name: Measured(side.seconds, side.losses, **side.answer()) for side in sides}
 
 
-def _plan(shape: str, work: Path, quick: bool) -> Any:
-    """Rows, base model and the newborn adapter, in files that all sides read."""
+def _base(folder: Path) -> tuple[Any, Path, Path]:
+    """The base's tokenizer, its folder, and that of the newborn adapter that every side starts from."""
     import torch
-    from sft_sides.rows import Plan, rows_of
 
     from etude.adaptation.lora import Lora
     from etude.lineage.project import make_project
     from etude.model import attention
-    from etude.model.device import use_threads
     from etude.model.load import load
 
-    size = (QUICK if quick else FULL)[shape]
-    bases = make_project(HERE.parent) / "bases"
-    loaded = load(BASE, dtype=torch.float32, device=torch.device("cpu"), bases=bases, attention=attention.NAME)
-    birth = work / "birth"
-    birth.mkdir(parents=True)
+    loaded = load(
+        BASE, dtype=torch.float32, device=torch.device("cpu"), bases=make_project(HERE.parent) / "bases", attention=attention.NAME
+    )
+    birth = folder / "birth"
+    birth.mkdir()
     Lora(rank=RANK, alpha=ALPHA).attach(loaded.model, seed=0).save(birth)
-    rows = rows_of(shape, loaded.tokenizer, size.rows * size.steps + size.held_out, QUICK_LONG_ROW if quick else LONG_ROW)
-    steps = [rows[at : at + size.rows] for at in range(0, size.rows * size.steps, size.rows)]
-    threads, _ = use_threads()
-    plan = Plan(str(loaded.folder), str(birth), steps, rows[size.rows * size.steps :], LEARNING_RATE, threads)
-    plan.write(work)
-    return plan
+    return loaded.tokenizer, loaded.folder, birth
+
+
+def _plan(shape: str, base: tuple[Any, Path, Path], quick: bool) -> Any:
+    """What the sides are told to do."""
+    from sft_sides.rows import Plan, rows_of
+
+    from etude.model.device import use_threads
+
+    size = (QUICK if quick else FULL)[shape]
+    tokenizer, folder, birth = base
+    learnt = size.rows * size.steps
+    rows = rows_of(shape, tokenizer, learnt + size.held_out, QUICK_LONG_ROW if quick else LONG_ROW)
+    steps = [rows[at : at + size.rows] for at in range(0, learnt, size.rows)]
+    return Plan(str(folder), str(birth), steps, rows[learnt:], LEARNING_RATE, use_threads()[0])
 
 
 def _output(module: str, *arguments: str) -> str:

@@ -68,7 +68,7 @@ def ratios(groups: Sequence[Group]) -> dict[str, float | str]:
     faster = {name: _faster(group["etude"], group[name]) for name, group in peers.items() if "etude" in group}
     fastest = min(faster, key=lambda name: faster[name])
     default, best, own = peers["trl"]["trl"], peers[TRL_BEST][TRL_BEST], groups[0]["etude"]
-    found: dict[str, float | str] = {
+    return {
         "speed_vs_default": faster["trl"],
         "speed_vs_best": faster[TRL_BEST],
         "speed_vs_fastest": faster[fastest],
@@ -78,9 +78,6 @@ def ratios(groups: Sequence[Group]) -> dict[str, float | str]:
         "memory_without_imports_vs_default": (default.peak - default.imports) / (own.peak - own.imports),
         "memory_without_imports_vs_best": (best.peak - best.imports) / (own.peak - own.imports),
     }
-    if exact := peers.get("trl float32"):
-        found["float32_speed_vs_float32"] = _faster(exact["etude float32"], exact["trl float32"])
-    return found
 
 
 def _faster(own: Measured, other: Measured) -> float:

@@ -20,7 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "trl": {},
     "trl padding-free": {"gradient_checkpointing": False, "padding_free": True},
     "trl padded": {"gradient_checkpointing": False},
-    "trl float32": {"gradient_checkpointing": False, "bf16": False},
+    "trl float32": {"bf16": False},
 }
 """Beside TRL's own defaults (bfloat16 by autocast, activation checkpointing, padding)."""
 
