@@ -39,8 +39,8 @@ class Size:
 
 
 FULL = {"chat": Size(8, 6, 8), "instruction": Size(12, 4, 12), "long": Size(2, 4, 2)}
-QUICK = {"chat": Size(4, 2, 4), "instruction": Size(4, 2, 4), "long": Size(1, 2, 1)}
-LONG_ROW, QUICK_LONG_ROW = 1600, 600
+QUICK = {"chat": Size(4, 2, 2), "instruction": Size(3, 2, 3), "long": Size(1, 2, 1)}
+LONG_ROW, QUICK_LONG_ROW = 1600, 400
 """Tokens of a long row, at least."""
 # Sides that take turns. Without checkpointing one of TRL's takes up to 14 GiB here, so never two of them at once.
 GROUPS = (("trl", "etude", "etude float32"), ("trl padding-free", "etude"), ("trl padded", "etude"), ("trl float32", "etude float32"))
