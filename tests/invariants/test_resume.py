@@ -18,7 +18,7 @@ from etude.engine.loop import fit
 from etude.objective.dpo import DPO
 from etude.objective.next_token import NextToken
 
-STEPS, KILLS = 24, 20
+STEPS, KILLS = 16, 20
 RUNS = {"lora with dropout": (Lora(rank=4, dropout=0.2), NextToken()), "full": (Full(), DPO())}
 
 
@@ -105,9 +105,9 @@ def test_killed_at_random_moments(undisturbed, tmp_path, monkeypatch):
 def test_stopped_and_resumed_until_the_end(undisturbed, tmp_path):
     kind, whole = undisturbed
     assert any("the same command goes on from there" in line for line in run(tmp_path, kind, stop_after=7))
-    said = run(tmp_path, kind, stop_after=20)
+    said = run(tmp_path, kind, stop_after=13)
     assert f"going on from step 7 of {STEPS}" in said
-    assert f"going on from step 20 of {STEPS}" in run(tmp_path, kind)
+    assert f"going on from step 13 of {STEPS}" in run(tmp_path, kind)
     assert trained(tmp_path) == trained(whole)
     assert journal(tmp_path) == journal(whole)
     assert [step for step, _ in journal(tmp_path)] == list(range(1, STEPS + 1))
