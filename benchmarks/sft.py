@@ -79,11 +79,15 @@ class Side:
         end = "\n".join(self.log.read_text().splitlines()[-15:])
         raise SystemExit(f"the side {self.name!r} died (status {self.process.wait()}); its last words:\n{end}")
 
-    def step(self) -> None:
+    def turn(self) -> dict[str, Any]:
+        """Let it go on until its next answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
+        self.process.stdin.write("go on\n")
         self.process.stdin.flush()
-        found = self.answer()
+        return self.answer()
+
+    def step(self) -> None:
+        found = self.turn()
         self.seconds.append(found["seconds"])
         self.losses.append(found["loss"])
 
@@ -142,7 +146,7 @@ def _race(shape: str, plan: Any, work: Path, names: Sequence[str]) -> dict[str, 
                 side.step()
             told = ", ".join(f"{side.name} {side.seconds[-1]:.2f} s" for side in sides)
             print(f"{shape}, step {number + 1} of {len(plan.steps)}: {told}", file=sys.stderr, flush=True)
-        return {side.name: Measured(side.seconds, side.losses, **side.answer()) for side in sides}
+        return {side.name: Measured(side.seconds, side.losses, **side.turn()) for side in sides}
 
 
 def _base(folder: Path) -> tuple[Any, Path, Path]:

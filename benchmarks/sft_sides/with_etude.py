@@ -40,13 +40,12 @@ def train(side: str, work: Path, turns: Turns) -> dict[str, object]:
     objective = NextToken()
     steps = [[_example(row, number) for number, row in enumerate(step, 1)] for step in plan.steps]
     loaded.model.train()
-    turns.say(ready=True)
+    turns.hand_over(ready=True)
     computed = 0
     for examples in steps:
-        turns.wait()
         began = time.perf_counter()
         result = take_step(policy, objective, examples, cut, optimizer, parameters, clip=settings.clip)
-        turns.say(seconds=time.perf_counter() - began, loss=result.metrics["loss"])
+        turns.hand_over(seconds=time.perf_counter() - began, loss=result.metrics["loss"])
         computed += result.computed_tokens
     (work / side).mkdir()
     attached.save(work / side)

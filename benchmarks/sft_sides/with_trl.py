@@ -30,7 +30,6 @@ class _Turn(TrainerCallback):
         self.turns, self.seconds, self.began = turns, 0.0, 0.0
 
     def on_step_begin(self, *_args: object, **_kwargs: object) -> None:
-        self.turns.wait()
         self.began = time.perf_counter()  # the batch has been collated by now: TRL is not charged for it
 
     def on_step_end(self, *_args: object, **_kwargs: object) -> None:
@@ -38,7 +37,7 @@ class _Turn(TrainerCallback):
 
     def on_log(self, *_args: object, logs: dict[str, float] | None = None, **_kwargs: object) -> None:
         if logs and "loss" in logs:
-            self.turns.say(seconds=self.seconds, loss=logs["loss"])
+            self.turns.hand_over(seconds=self.seconds, loss=logs["loss"])
 
 
 def train(side: str, work: Path, turns: Turns) -> dict[str, object]:
@@ -75,7 +74,7 @@ def train(side: str, work: Path, turns: Turns) -> dict[str, object]:
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     outcome = set_peft_model_state_dict(trainer.model, load_file(Path(plan.birth) / "adapter_model.safetensors"))
     assert not outcome.unexpected_keys and not [key for key in outcome.missing_keys if "lora_" in key], "the same LoRA on both sides"
-    turns.say(ready=True)
+    turns.hand_over(ready=True)
     trainer.train()
     trainer.model.save_pretrained(str(work / side))
     return {"settings": SETTINGS[side]}

@@ -1,4 +1,4 @@
-"""One side in a process of its own: it waits for a line before every step, and idles while the other sides work."""
+"""One side in a process of its own: it waits for a line before every step and before its end, and idles while the other sides work."""
 
 import importlib
 import json
@@ -24,8 +24,12 @@ class Turns:
     def __init__(self, answers: TextIO):
         self.answers = answers
 
-    def wait(self) -> None:
-        """Return when it is this side's turn; the process ends where nobody will ever ask."""
+    def hand_over(self, **values: object) -> None:
+        """Answer, and return when it is this side's turn again: whatever follows would else run beside another side's step.
+
+        The process ends where nobody will ever ask.
+        """
+        self.say(**values)
         if not sys.stdin.readline():
             raise SystemExit("the benchmark is gone")
 

@@ -73,12 +73,11 @@ def attention(
         return flex(query, key, value, forest.mask(window), scale, softcap=softcap, sinks=s_aux), None
     special = {"sliding window": window is not None, "soft-cap": softcap is not None, "sinks": s_aux is not None}
     special[f"no fused kernel on {query.device.type}"] = query.device.type != "cpu"
-    dtype = value.dtype
-    # The CPU's bfloat16 kernel is slower than its float32 one and rounds more: convert on the way in and out.
-    query, key, value = query.float(), key.float(), value.float()
     if not any(special.values()):
-        return _merged(query, key, value, forest, scale).to(dtype), None
+        return _merged(query, key, value, forest, scale), None
     forest.slower.update(name for name, present in special.items() if present)
+    dtype = value.dtype
+    query, key, value = query.float(), key.float(), value.float()
     return by_node(query, key, value, forest.forest.nodes, scale, window=window, softcap=softcap, sinks=s_aux).to(dtype), None
 
 

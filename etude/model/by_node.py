@@ -61,4 +61,3 @@ def _from(path: list[tuple[int, int]], first: int) -> list[tuple[int, int]]:
             kept.append((a + max(0, first - position), b))
         position += b - a
     return kept
-

@@ -100,7 +100,7 @@ class Train(Strict):
     """Passes over the training rows, where `steps` is not given."""
     examples_per_step: PositiveInt = 16
     """Rows of data in one optimizer step, over all processes."""
-    tokens_per_row: PositiveInt = 4096
+    tokens_per_row: PositiveInt = 2048
     """Tokens computed at once; a larger step is cut into several rows, whose gradients are summed exactly."""
     learning_rate: PositiveFloat | None = None
     """Peak rate; by default 2e-4 for a LoRA and 1e-5 for full tuning."""

@@ -22,6 +22,8 @@ from etude.objective.next_token import NextToken
 
 pytestmark = pytest.mark.slow
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
 @pytest.fixture(scope="module")
 def read():
     """The model under eager attention, and sentences of Python's help as its own tokens."""

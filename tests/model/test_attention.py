@@ -12,7 +12,7 @@ from etude.data.trees import forest_of
 from etude.model.attention import ForestAttention, attention
 from etude.model.by_node import by_node
 from etude.model.flex import block_mask, flex
-from etude.model.merge import calls_of, merge
+from etude.model.merge import LONG, calls_of, merge
 
 HEADS, KEY_HEADS = 4, 2
 
@@ -105,6 +105,19 @@ def test_bfloat16_is_computed_in_float32_and_comes_back_as_it_was():
     expected = dense(q.double(), k.double(), v.double(), visible(forest), 8**-0.5)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, expected.bfloat16()) or (found.double() - expected).abs().max() <= expected.abs().max() * 2**-8
+
+
+@pytest.mark.parametrize("length", [LONG // 4, LONG + 100], ids=["short", "long"])
+def test_bfloat16_gradients_round_once_and_in_long_calls_as_the_kernel_does(length):
+    beginning = torch.arange(length).tolist()
+    forest = forest_of([tiny.sample([*beginning, last, *beginning]) for last in (5, 6)], [0, 1])
+    short = [x.detach().bfloat16().requires_grad_() for x in tensors(len(forest.tokens), 16, 16, torch.float32)]
+    wide = [x.detach().double().requires_grad_() for x in short]
+    expected = with_gradients(dense(*wide, visible(forest), 0.25), *wide)
+    found = with_gradients(merge(*short, calls_of(forest.nodes), 0.25), *short)
+    assert all(x.dtype == torch.bfloat16 for x in found)
+    errors = [float((x.double() - truth).norm() / truth.norm()) for x, truth in zip(found, expected, strict=True)]
+    assert max(errors) < (4e-3 if length < LONG else 1.2e-2)  # the towards-weights are rounded too
 
 
 def test_dropout_in_attention_is_refused_on_a_forest():
