@@ -69,10 +69,10 @@ class _Merge(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        *inputs, out, log_sum = ctx.saved_tensors
-        exact = _sides(*(x.float() for x in (*inputs, gradient, out)))
-        short = all(x.dtype == torch.bfloat16 for x in (*inputs, gradient))
-        rounded = _sides(*inputs, gradient, out) if short else exact
+        query, key, value, out, log_sum = ctx.saved_tensors
+        exact = _sides(query.float(), key.float(), value.float(), gradient.float(), out.float())
+        short = all(x.dtype == torch.bfloat16 for x in (query, key, value, gradient))
+        rounded = _sides(query, key, value, gradient, out) if short else exact
         kv_heads, group, length, size = exact[0].shape
         dq = exact[0].new_zeros(length, kv_heads, group, size).permute(1, 2, 0, 3)
         dk, dv = (exact[0].new_zeros(length, kv_heads, size).permute(1, 0, 2) for _ in range(2))
@@ -84,8 +84,7 @@ class _Merge(torch.autograd.Function):
             dq[:, :, a:b] += pq
             dk[:, c:d] += pk.sum(1)
             dv[:, c:d] += pv.sum(1)
-        found = dq.flatten(0, 1)[None], dk[None], dv[None]
-        return *(x.to(given.dtype) for x, given in zip(found, inputs, strict=True)), None, None
+        return dq.flatten(0, 1)[None].to(query.dtype), dk[None].to(key.dtype), dv[None].to(value.dtype), None, None
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
