@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from etude.advice.arms import frontier
     from etude.compose.checkup import doctor
     from etude.compose.comparison import compare
     from etude.compose.library import clean, show
@@ -31,13 +32,14 @@ _WHERE = {
     "load": "etude.compose.models:load",
     "Model": "etude.compose.models:Model",
     "compare": "etude.compose.comparison:compare",
+    "frontier": "etude.advice.arms:frontier",
     "doctor": "etude.compose.checkup:doctor",
     "EtudeError": "etude.errors:EtudeError",
 }
 
 __all__ = [
-    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_show", "doctor", "forecast", "init", "list", "load",
-    "read_recipe", "run", "schema", "show",
+    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_show", "doctor", "forecast", "frontier", "init", "list",
+    "load", "read_recipe", "run", "schema", "show",
 ]  # fmt: skip
 
 

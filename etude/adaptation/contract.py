@@ -21,6 +21,13 @@ class Attached:
     """By their names in the model, in the model's order; float32."""
     notes: list[str] = field(default_factory=list)
     """Sentences for the user: what could not be adapted, and why."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """By what the learning rate is multiplied, for those parameters that learn at a rate of their own."""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether what is saved stands on its parent; else it is a whole model."""
+        return True
 
     @property
     def trainable_count(self) -> int:
@@ -58,6 +65,11 @@ class Adaptation(Leaf):
     def holds_masters(self) -> bool:
         """True where the model's own weights are trained and so must be held in float32."""
         return False
+
+    @property
+    def keeps_parent(self) -> bool:
+        """False where the parent itself is changed, by training or already by attaching: what is asked of it is asked before."""
+        return True
 
     @abstractmethod
     def attach(self, model: PreTrainedModel, *, seed: int) -> Attached:

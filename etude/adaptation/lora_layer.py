@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
+from etude.model.quantised import dense
+
 
 class _OneProduct(torch.autograd.Function):
     """y = x Wᵀ + s · drop(x) Aᵀ Bᵀ + bias, with frozen W and bias; `dropped` is None where nothing is dropped."""
@@ -19,17 +21,17 @@ class _OneProduct(torch.autograd.Function):
         low_a, low_b = a.to(x.dtype), b.to(x.dtype)
         inner = F.linear(x if dropped is None else dropped, low_a)  # [..., rank]
         if x.dtype == torch.float32:
-            y = F.linear(x, weight, bias)
+            y = F.linear(x, dense(weight), bias)
             y.view(-1, y.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), low_b.T, alpha=scale)
         else:
-            y = F.linear(torch.cat((x, inner), -1), torch.cat((weight, low_b * scale), 1), bias)
-        ctx.save_for_backward(x, dropped, weight, a, b, inner)
-        ctx.scale = scale
+            y = F.linear(torch.cat((x, inner), -1), torch.cat((dense(weight), low_b * scale), 1), bias)
+        ctx.save_for_backward(x, dropped, a, b, inner)
+        ctx.weight, ctx.scale = weight, scale  # a frozen parameter, which in four bits knows its scales: no tensor to be saved
         return y
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        x, dropped, weight, a, b, inner = ctx.saved_tensors
+        x, dropped, a, b, inner = ctx.saved_tensors
         flat = gradient.reshape(-1, gradient.shape[-1])
         through = (flat @ b.to(flat.dtype)).mul_(ctx.scale)  # [tokens, rank]
         seen = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
@@ -37,7 +39,7 @@ class _OneProduct(torch.autograd.Function):
         d_b = (flat.T @ inner.reshape(-1, inner.shape[-1])).to(b.dtype).mul_(ctx.scale)
         d_x = d_dropped = None
         if ctx.needs_input_grad[0]:
-            d_x = flat @ weight
+            d_x = flat @ dense(ctx.weight)
             if dropped is None:
                 d_x.addmm_(through, a.to(flat.dtype))
             d_x = d_x.view_as(x)
@@ -62,10 +64,14 @@ class LoraLinear(Linear):
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         active = [name for name in self.active_adapters if name in self.lora_A]
-        if self.disable_adapters or self.merged or args or kwargs or len(active) != 1:
+        if self.disable_adapters or self.merged or args or kwargs or len(active) != 1 or active[0] in self.lora_variant:
             return super().forward(x, *args, **kwargs)
         (name,) = active
         dropout = self.lora_dropout[name]
         dropped = dropout(x) if isinstance(dropout, nn.Dropout) and self.training else None
         base = self.base_layer
-        return _OneProduct.apply(x, dropped, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+        return _OneProduct.apply(x, dropped, base.weight, base.bias, *self.factors(name), self.scaling[name])
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor]:
+        """A [rank, in] and B [out, rank]: the delta is `scaling · B A`."""
+        return self.lora_A[name].weight, self.lora_B[name].weight

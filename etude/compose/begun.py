@@ -1,7 +1,7 @@
 """A stage before any weights are read: its parent known, its data rendered, what it will be asked chosen, its identity settled."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     _check_context(stage, known)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
     prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
+    prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
     for line in prepared.counts.lines():
         voice.say(line)
     text, trial = None, None

@@ -17,7 +17,7 @@ from etude.engine.score import likelihoods
 from etude.errors import DataError
 from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import check_expected
-from etude.evaluation.preference import CHOSEN, REJECTED
+from etude.evaluation.preference import CHOSEN, REJECTED, UNDESIRABLE
 from etude.model.divergence import States, divergence
 from etude.model.generate import Generated, generate
 from etude.model.policy import Policy
@@ -32,7 +32,7 @@ class Trial:
     """What both are asked: held-out examples to be scored, questions to be answered, general text to be kept."""
 
     held_out: Sequence[Example]
-    """Of rows that are pairs, the chosen answers."""
+    """Of rows that are pairs, the chosen answers; of rated ones, those that were liked."""
     rejected: Sequence[Example]
     """The answers that lost, row by row; empty where rows are no pairs."""
     questions: Sequence[Question]
@@ -72,8 +72,10 @@ def trial_of(prepared: Prepared, text: GeneralText | None, tokenizer: PreTrained
         passages.append(Example((Sample(tokens, weight),), "general text", number + 1))
         sizes.append(len(str(tokenizer.decode(tokens[1:])).encode()))
         left -= len(tokens)
-    asked = prepared.questions[: settings.rows] if settings.generate else []
-    held_out = prepared.held_out[: settings.rows]
+    disliked = {(one.source, one.row) for one in prepared.held_out if one.samples[0].role == UNDESIRABLE}
+    questions = [question for question in prepared.questions if (question.source, question.row) not in disliked]
+    asked = questions[: settings.rows] if settings.generate else []
+    held_out = [one for one in prepared.held_out if (one.source, one.row) not in disliked][: settings.rows]
     rejected = [one for example in held_out if (one := _only(REJECTED, example)).samples]
     if rejected:
         held_out = [_only(CHOSEN, example) for example in held_out]

@@ -26,6 +26,8 @@ from etude.recipe.schema import Data, Recipe
 from etude.recipe.write import recipe_for
 
 _MOST_LABELS = 20
+_ROLES = {"preference": ("chosen", "rejected"), "kto": ("desirable", "undesirable")}
+"""What the rows of a format bring, where no recipe says what is wanted of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +130,7 @@ def data_show(
         data, roles, seed = Data.model_validate({"sources": [{"path": path}], "bad_rows": "drop"}), (), 0
         files, _ = locate(path)
         first = list(islice((row.values for row in read(files[0]) if isinstance(row.values, dict)), FIRST))
-        if first and detect(first, path).format.kind == "preference":
-            roles = ("chosen", "rejected")
+        if first:
+            roles = _ROLES.get(detect(first, path).format.kind, ())
     known = look_up(base, open_store(project), voice or Voice()).outline
     return Preview(prepare(data, known.tokenizer, roles=roles, stop_ids=known.stop_ids, seed=seed), known.tokenizer, rows)

@@ -22,8 +22,10 @@ from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course, Hook, Moment, Outcome, fit
 from etude.engine.reference import Reference, StoredReference, switched_off
+from etude.engine.rollouts import Rollouts
 from etude.engine.score import likelihoods
 from etude.engine.trackers.contract import Tracking
+from etude.errors import TrainingError
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
 from etude.lineage.record import Draft, Fingerprints
@@ -51,9 +53,17 @@ class Work:
         if layout.note:
             voice.say(layout.note)
         self.cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layout.name)
-        self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
+        objective = stage.objective
+        if objective.sampling is not None and objective.needs_reference and not stage.adapt.keeps_parent:
+            what = f"{objective.kind} weighs the divergence from the parent on answers yet to be written, and {stage.adapt.kind} changes the parent"
+            raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
         self.policy = Policy(self.opened.model, layout=layout.name, compute=begun.dtype)
         self.parent: Measured | None = None
+        self.stored: StoredReference | None = None
+        if not stage.adapt.keeps_parent:
+            self.parent = self._measure("the parent", will_change=True) if leads() else None
+            self.stored = self._stored_reference()
+        self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
         for note in self.attached.notes:
             voice.say(note)
 
@@ -62,9 +72,6 @@ class Work:
         train, model = self.stage.train, self.opened.model
         share = self.attached.trainable_count / sum(p.numel() for p in model.parameters())
         self.voice.say(f"{self.attached.trainable_count:,} parameters may change ({share:.2%})")
-        if not self.attached.can_switch_off and leads():
-            self.parent = self._measure("the parent", will_change=True)  # before anything moves: afterwards it is gone
-        reference = self._reference()
         if train.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if train.compile:
@@ -86,18 +93,38 @@ class Work:
                     learning_rate=train.learning_rate or self.stage.adapt.default_learning_rate,
                     cut=self.cut,
                     folder=self.folder,
-                    reference=reference,
+                    reference=self._reference(),
+                    rollouts=self._rollouts(),
                     hooks=hooks,
                     say=self.voice.say,
                 )
             )
 
     def _reference(self) -> Reference | None:
-        """The parent's scores, by switching adapters off, or stored beside the run before the first step."""
+        """The parent's scores: stored, or by switching adapters off."""
         if not self.stage.objective.needs_reference:
             return None
-        if self.attached.can_switch_off:
-            return switched_off(self.policy, self.attached)
+        return self.stored or switched_off(self.policy, self.attached)
+
+    def _rollouts(self) -> Rollouts | None:
+        if self.stage.objective.sampling is None:
+            return None
+        tokenizer = self.opened.tokenizer
+        return Rollouts(
+            self.policy,
+            self.stage.objective,
+            self.cut,
+            self.folder / "rollouts",
+            decode=lambda tokens, plain: str(tokenizer.decode(tokens, skip_special_tokens=plain)),
+            stop_ids=self.opened.stop_ids,
+            seed=self.stage.train.seed,
+            say=self.voice.say,
+        )
+
+    def _stored_reference(self) -> StoredReference | None:
+        """Scores of the parent as it is now, kept beside the run; None where the objective reads none."""
+        if not self.stage.objective.needs_reference or self.stage.objective.sampling is not None:
+            return None
         examples = [example for _, source in self.prepared.train for example in source]
         file = self.folder / "reference.safetensors"
         if not file.exists() and leads():
@@ -211,7 +238,7 @@ class Work:
         counts = self.prepared.counts
         draft = Draft(
             name=self.begun.artefact,
-            kind="adapter" if self.attached.can_switch_off else "model",
+            kind="adapter" if self.attached.is_adapter else "model",
             identity=self.begun.identity,
             parent=self.opened.parent,
             stage=self.name,

@@ -43,8 +43,12 @@ class Forest:
     """[M] … holds which prediction …"""
     member_weight: Tensor
     """[M] … and how much it counts there."""
+    member_old: Tensor
+    """[M] the prediction's log-probability when the sample was written; 0 where nobody wrote it."""
     leaf: Tensor
     """[S] each sample's last token."""
+    value: Tensor
+    """[S] what an objective knows of each sample, such as its advantage."""
     role: tuple[str, ...]
     """S roles, such as "chosen"."""
     example: tuple[int, ...]
@@ -88,6 +92,22 @@ class Forest:
         """[P] the samples of that role, ordered by example, so that the i-th chosen meets the i-th rejected."""
         found = sorted((example, i) for i, (r, example) in enumerate(zip(self.role, self.example, strict=True)) if r == role)
         return torch.tensor([i for _, i in found], dtype=torch.int64, device=self.leaf.device)
+
+    def behind(self, count: int) -> "Forest":
+        """The same trees on one root of `count` tokens, which all of them see: places that virtual tokens take. Their ids are 0."""
+        places = torch.arange(count, device=self.tokens.device)
+        size = len(self.tokens) + count
+        root = Node(0, count, size, 0, -1)
+        below = (Node(n.start + count, n.stop + count, n.end + count, n.depth + count, n.parent + 1) for n in self.nodes)
+        return replace(
+            self,
+            tokens=torch.cat((torch.zeros_like(places), self.tokens)),
+            position=torch.cat((places, self.position + count)),
+            end=torch.cat((torch.full_like(places, size), self.end + count)),
+            source=self.source + count,
+            leaf=self.leaf + count,
+            nodes=(root, *below),
+        )
 
     def to(self, device: torch.device | str) -> "Forest":
         moved = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}

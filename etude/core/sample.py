@@ -19,6 +19,10 @@ class Sample:
     """[L] float32"""
     role: str = ""
     """What an objective knows this sample as: "chosen", "rejected", … ; empty where it stands alone."""
+    value: float = 0.0
+    """What an objective knows of the whole sample, such as its advantage."""
+    old: np.ndarray | None = None
+    """[L] float32: each token's log-probability when the policy wrote it; None for what it did not write."""
 
     def __post_init__(self) -> None:
         assert self.tokens.dtype == np.int32 and self.weight.dtype == np.float32, "int32 tokens, float32 weights"

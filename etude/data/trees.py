@@ -82,7 +82,7 @@ class _Layout:
         self.position: list[np.ndarray] = []
         self.source: list[np.ndarray] = []
         self.target: list[np.ndarray] = []
-        self.members: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.members: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, depth: int, stop: int, parent: int, holders: Sequence[int]) -> int:
         """Append tokens [depth, stop) of the path that `holders` share; returns the node's number."""
@@ -100,8 +100,10 @@ class _Layout:
             self.source.append(before[supervised])
             self.target.append(tokens[supervised])
             holder, prediction = np.nonzero(weights[:, supervised])
-            numbers = np.asarray(holders)
-            self.members.append((numbers[holder], prediction + self.predictions, weights[:, supervised][holder, prediction]))
+            numbers, weight = np.asarray(holders), weights[:, supervised][holder, prediction]
+            self.members.append(
+                (numbers[holder], prediction + self.predictions, weight, self._old(holders, depth, stop)[:, supervised][holder, prediction])
+            )
             self.predictions += len(supervised)
         for i in holders:
             if len(self.samples[i]) == stop:
@@ -109,6 +111,11 @@ class _Layout:
         self.nodes.append(Node(start, start + length, start + length, depth, parent))
         self.size += length
         return len(self.nodes) - 1
+
+    def _old(self, holders: Sequence[int], depth: int, stop: int) -> np.ndarray:
+        """[H, length] what the holders' tokens were worth when they were written."""
+        nothing = np.zeros(stop - depth, np.float32)
+        return np.stack([nothing if (old := self.samples[i].old) is None else old[depth:stop] for i in holders])
 
     def forest(self, example: tuple[int, ...]) -> Forest:
         nodes = self.nodes
@@ -118,8 +125,8 @@ class _Layout:
         end = np.empty(self.size, dtype=np.int64)
         for node in nodes:
             end[node.start : node.stop] = node.end
-        columns = zip(*self.members, strict=True) if self.members else ([[]], [[]], [[]])
-        sample, prediction, weight = (np.concatenate(column) for column in columns)
+        columns = zip(*self.members, strict=True) if self.members else ([[]], [[]], [[]], [[]])
+        sample, prediction, weight, old = (np.concatenate(column) for column in columns)
         return Forest(
             tokens=_integers(np.concatenate(self.tokens)),
             position=_integers(np.concatenate(self.position)),
@@ -129,7 +136,9 @@ class _Layout:
             member_sample=_integers(sample),
             member_prediction=_integers(prediction),
             member_weight=torch.from_numpy(np.asarray(weight, dtype=np.float32)),
+            member_old=torch.from_numpy(np.asarray(old, dtype=np.float32)),
             leaf=_integers(self.leaf),
+            value=torch.tensor([sample.value for sample in self.samples], dtype=torch.float32),
             role=tuple(sample.role for sample in self.samples),
             example=example,
             nodes=tuple(nodes),

@@ -17,8 +17,9 @@ from etude.data.rows import Cut
 from etude.engine.checkpoint import Checkpoints
 from etude.engine.interrupt import Interrupt
 from etude.engine.journal import Journal
-from etude.engine.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
+from etude.engine.optimizer import make_optimizer, optimizer_tensors, restore_optimizer, set_rate
 from etude.engine.reference import Reference
+from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step
 from etude.errors import TrainingError
 from etude.model.policy import Policy
@@ -77,6 +78,8 @@ class Course:
     cut: Cut
     folder: Path
     reference: Reference | None = None
+    rollouts: Rollouts | None = None
+    """Writes what is learnt from, where the objective samples."""
     hooks: Sequence[Hook] = ()
     say: Callable[[str], None] = field(default=lambda _line: None)
 
@@ -105,7 +108,7 @@ def fit(course: Course) -> Outcome:
 class _Run:
     def __init__(self, course: Course):
         self.course = course
-        self.optimizer = make_optimizer(course.attached.trainable, course.train, course.learning_rate)
+        self.optimizer = make_optimizer(course.attached.trainable, course.train, course.learning_rate, course.attached.rates)
         self.parameters = list(course.attached.trainable.values())
         self.checkpoints = Checkpoints(course.folder / "checkpoints", course.train.keep_checkpoints)
         self.drawn = course.order.start()
@@ -152,9 +155,11 @@ class _Run:
         count = min(course.train.examples_per_step, course.examples - sum(self.drawn))
         places, drawn = course.order.draw(self.drawn, count)
         examples = [course.sources[source][index] for source, index in places]
+        told: dict[str, float] = {}
+        if course.rollouts is not None:
+            examples, told = course.rollouts(self.step + 1, examples)
         rate = course.learning_rate * course.train.schedule.factor(self.step, course.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         result = self._take(examples)
         self.drawn, self.step = drawn, self.step + 1
         seconds = time.perf_counter() - started
@@ -166,7 +171,7 @@ class _Run:
         self._count_refusal(result)
         counts = {"logical_tokens": result.logical_tokens, "computed_tokens": result.computed_tokens}
         counts |= {"supervised_tokens": result.supervised_tokens, "seconds": seconds, "learning_rate": rate}
-        return result.metrics | {name: float(value) for name, value in counts.items()}
+        return result.metrics | told | {name: float(value) for name, value in counts.items()}
 
     def _take(self, examples: list[Example]) -> StepResult:
         course = self.course

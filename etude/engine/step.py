@@ -52,13 +52,17 @@ def take_step(
     weights = objective.weight(list(examples))
     if empty := [term for term, weight in weights.items() if weight <= 0]:
         raise TrainingError(f"nothing to learn in this step for {', '.join(empty)}", "look at the data with `etude data show`")
+    constants: dict[str, float] = {}
+    if objective.prepares:
+        constants = _prepare(policy, objective, [_only(one, objective.prepares) for one in examples], cut, reference, weights)
+        examples = [_only(one, objective.roles) for one in examples]
     rows = rows_of(examples, cut)
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for row in rows[ranks.rank() :: ranks.world()]:
         forest = row.to(policy.device)
         anchor = reference(forest, examples) if reference is not None else None
-        terms = objective.loss(policy(forest, objective.coefficients(forest)), forest, anchor)
+        terms = objective.loss(policy(forest, objective.coefficients(forest)), forest, anchor, constants)
         torch.stack([value / weights[term] for term, value in terms.loss.items()]).sum().backward()
         found = {term: value.detach() / weights[term] for term, value in terms.loss.items()}
         found |= {name: value.detach() / weights[term] for name, (value, term) in terms.metrics.items()}
@@ -82,6 +86,31 @@ def take_step(
         sum(row.computed_tokens for row in rows),
         sum(len(row.member_sample) for row in rows),
     )
+
+
+def _only(example: Example, roles: tuple[str, ...]) -> Example:
+    return Example(tuple(sample for sample in example.samples if sample.role in roles), example.source, example.row)
+
+
+def _prepare(
+    policy: Policy,
+    objective: Objective,
+    examples: Sequence[Example],
+    cut: Cut,
+    reference: Reference | None,
+    weights: dict[str, float],
+) -> dict[str, float]:
+    """Means over the whole step of what the objective must know before its loss; computed without gradient."""
+    sums: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for row in rows_of(examples, cut)[ranks.rank() :: ranks.world()]:
+            forest = row.to(policy.device)
+            anchor = reference(forest, examples) if reference is not None else None
+            for name, (value, term) in objective.prepare(policy(forest), forest, anchor).items():
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=policy.device)) + value.double() / weights[term]
+    zero = torch.zeros((), dtype=torch.float64, device=policy.device)
+    names = objective.prepared
+    return dict(zip(names, ranks.total(torch.stack([sums.get(name, zero) for name in names])).tolist(), strict=True))
 
 
 def _clip(parameters: list[nn.Parameter], largest: float | None) -> Tensor:

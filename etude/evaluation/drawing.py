@@ -86,9 +86,9 @@ def chart(curve: Curve) -> Chart | None:
     if not points:
         return None
     steps, losses = [point.step for point in points], [point.loss for point in points]
-    x_ticks = _nice(min(steps), max(steps), 8, whole=True)
+    x_ticks = nice(min(steps), max(steps), 8, whole=True)
     from_zero = min(losses) < 0.4 * max(losses)  # a curve that falls far is drawn from zero: no dramatising
-    y_ticks = _nice(0.0 if from_zero else min(losses), max(losses), 5)
+    y_ticks = nice(0.0 if from_zero else min(losses), max(losses), 5)
     x_low, x_high, y_low, y_high = min(steps), max(max(steps), min(steps) + 1), y_ticks[0], y_ticks[-1]
     x = lambda step: round(LEFT + (step - x_low) / (x_high - x_low) * (CHART_WIDTH - LEFT - RIGHT), 1)
     y = lambda loss: round(CHART_HEIGHT - BOTTOM - (loss - y_low) / (y_high - y_low) * (CHART_HEIGHT - TOP - BOTTOM), 1)
@@ -107,7 +107,7 @@ def _thinned(points: Sequence[Point], every: int) -> list[Point]:
     return [Point(step=group[len(group) // 2].step, loss=sum(point.loss for point in group) / len(group)) for group in groups]
 
 
-def _nice(low: float, high: float, most: int, whole: bool = False) -> list[float]:
+def nice(low: float, high: float, most: int, whole: bool = False) -> list[float]:
     """Round numbers from at or below `low` to at or above `high`, 1, 2 or 5 times a power of ten apart."""
     rough = max(high - low, 1.0 if whole else 1e-3) / most
     power = 10 ** math.floor(math.log10(rough))

@@ -5,6 +5,8 @@ from typing import ClassVar
 from etude.evaluation.metric import Metric, Reading
 
 CHOSEN, REJECTED = "chosen", "rejected"
+UNDESIRABLE = "undesirable"
+"""The role of a rated answer that was not liked: never one that should be given."""
 
 
 class Preferred(Metric):

@@ -32,12 +32,14 @@ class ForestAttention:
     forest: Forest
     calls: list[Call]
     longest: int
+    prefix: list[tuple[Tensor, Tensor]] | None = None
+    """Of each layer, keys and values [1, K, P, D] of virtual tokens, whose places the forest has and the model's input has not."""
     masks: dict[int | None, BlockMask] = field(default_factory=dict)
     slower: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, forest: Forest) -> "ForestAttention":
-        return cls(forest, calls_of(forest.nodes), forest.longest_path)
+    def of(cls, forest: Forest, prefix: list[tuple[Tensor, Tensor]] | None = None) -> "ForestAttention":
+        return cls(forest, calls_of(forest.nodes), forest.longest_path, prefix)
 
     def mask(self, window: int | None) -> BlockMask:
         if window not in self.masks:
@@ -68,17 +70,37 @@ def attention(
         return _ordinary(module, query, key, value, attention_mask, scale, softcap=softcap, sinks=s_aux), None
     if dropout:
         raise NotImplementedError("attention dropout would differ between a shared beginning and its copies; load the model with dropout 0")
+    if forest.prefix is not None:
+        keys, values = forest.prefix[module.layer_idx]  # type: ignore[bad-index]
+        before = keys.shape[2]
+        key, value = torch.cat((keys.to(key.dtype), key), 2), torch.cat((values.to(value.dtype), value), 2)
+        query = F.pad(query, (0, 0, before, 0))  # nobody reads what the virtual tokens would ask
+        return _on_forest(query, key, value, scale, forest, sliding_window, softcap, s_aux)[:, before:].contiguous(), None
+    return _on_forest(query, key, value, scale, forest, sliding_window, softcap, s_aux), None
+
+
+def _on_forest(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    forest: ForestAttention,
+    sliding_window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """The fastest kernel that is exact here; [1, T, H, D]."""
     window = sliding_window if sliding_window and sliding_window < forest.longest else None
     if query.is_cuda:
-        return flex(query, key, value, forest.mask(window), scale, softcap=softcap, sinks=s_aux), None
-    special = {"sliding window": window is not None, "soft-cap": softcap is not None, "sinks": s_aux is not None}
+        return flex(query, key, value, forest.mask(window), scale, softcap=softcap, sinks=sinks)
+    special = {"sliding window": window is not None, "soft-cap": softcap is not None, "sinks": sinks is not None}
     special[f"no fused kernel on {query.device.type}"] = query.device.type != "cpu"
     if not any(special.values()):
-        return _merged(query, key, value, forest, scale), None
+        return _merged(query, key, value, forest, scale)
     forest.slower.update(name for name, present in special.items() if present)
     dtype = value.dtype
     query, key, value = query.float(), key.float(), value.float()
-    return by_node(query, key, value, forest.forest.nodes, scale, window=window, softcap=softcap, sinks=s_aux).to(dtype), None
+    return by_node(query, key, value, forest.forest.nodes, scale, window=window, softcap=softcap, sinks=sinks).to(dtype)
 
 
 def _merged(query: Tensor, key: Tensor, value: Tensor, forest: ForestAttention, scale: float) -> Tensor:

@@ -18,6 +18,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from etude.errors import ModelError
 from etude.model.cache import copied, empty_cache, move_padding_left, why_not_shared
+from etude.model.virtual import ahead_of, begin_cache
 
 _say = logging.getLogger(__name__).warning
 
@@ -142,6 +143,7 @@ def stream(
 def _limits(model: PreTrainedModel, prompts: list[list[int]], new_tokens: int, say: Callable[[str], None]) -> list[int]:
     """The most new tokens for each prompt: `new_tokens`, or what the model's context leaves."""
     context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31
+    context -= ahead_of(model)
     for row, prompt in enumerate(prompts):
         if not prompt:
             raise ModelError(f"prompt {row + 1} has no tokens", "leave out empty prompts")
@@ -169,6 +171,8 @@ def _tokens(
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
     with _evaluating(model):
         if reason := why_not_shared(model):
+            if ahead_of(model):
+                raise ModelError(f"{type(model).__name__} cannot write behind learned tokens: {reason}", "tune a `lora` instead")
             say(f"{type(model).__name__} writes without a shared beginning, equal lengths together: {reason}")
             for _, group in groupby(order, key=lambda row: len(prompts[row])):
                 for rows in _batches(list(group), prompts, limits, batch_tokens):
@@ -211,10 +215,13 @@ def _beginning(model: PreTrainedModel, prompts: list[list[int]]) -> tuple[Dynami
     first, last = min(prompts), max(prompts)  # in dictionary order: what these two share, all share
     most = min(len(prompt) for prompt in prompts) - 1
     length = min(most, next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), most))
-    cache = empty_cache(model)
+    cache, ahead = empty_cache(model), ahead_of(model)
+    if ahead:
+        begin_cache(model, cache)
     if length:
         tokens = torch.tensor([prompts[0][:length]], device=model.device)  # [1, P]
-        _forward(model, cache, tokens, torch.ones_like(tokens), torch.arange(length, device=model.device)[None], logits=False)
+        position = torch.arange(ahead, ahead + length, device=model.device)[None]
+        _forward(model, cache, tokens, tokens.new_ones(1, ahead + length), position, logits=False)
     return cache, length
 
 
@@ -240,22 +247,22 @@ def _decode(
     stop_ids: Set[int],
     sampling: _Sampling,
 ) -> Iterator[tuple[int, int, bool]]:
-    """One batch, as `_tokens`; `cache` holds the first `shared` tokens of each row. Rows that have ended leave it."""
-    device = model.device
+    """One batch, as `_tokens`; `cache` holds the first `shared` tokens of each row behind the virtual ones. Rows that ended leave it."""
+    device, held = model.device, ahead_of(model) + shared
     rest = [prompts[row][shared:-1] for row in rows]
     width = max(len(tokens) for tokens in rest)
     padding = torch.tensor([width - len(tokens) for tokens in rest], device=device)  # [B]
     if width:
         tokens = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in rest], device=device)  # [B, R] right-padded
-        mask = (torch.arange(shared + width, device=device) < shared + width - padding[:, None]).long()  # [B, P + R]
-        position = torch.arange(shared, shared + width, device=device).expand(len(rows), -1)  # [B, R]
+        mask = (torch.arange(held + width, device=device) < held + width - padding[:, None]).long()  # [B, P + R]
+        position = torch.arange(held, held + width, device=device).expand(len(rows), -1)  # [B, R]
         _forward(model, cache, tokens, mask, position, logits=False)
         move_padding_left(cache, padding)
-    mask = (torch.arange(shared + width, device=device) >= padding[:, None]).long()  # [B, P + R] left-padded
+    mask = (torch.arange(held + width, device=device) >= padding[:, None]).long()  # [B, P + R] left-padded
     token = torch.tensor([prompts[row][-1] for row in rows], device=device)  # [B]
     for step in range(max(limits[row] for row in rows)):
         mask = torch.cat((mask, mask.new_ones(len(rows), 1)), dim=1)
-        position = shared + width - padding + step  # [B]
+        position = held + width - padding + step  # [B]
         logits = _forward(model, cache, token[:, None], mask, position[:, None], logits=True)
         token = sampling.choose(logits, torch.tensor(rows), step)
         chosen = token.tolist()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.errors import ModelError
 from etude.model.outline import Outline, outline, senses
@@ -59,7 +59,11 @@ def load(
     folder, config, notes = known.folder, known.config, list[str]()
     with quiet(notes):
         notes += without_dropout(config)
-        model, report = _read(folder, config, dtype, attention)
+        try:
+            model, report = _read(folder, config, dtype, attention)
+        except KeyError:
+            model, report = _read(folder, config, dtype, "eager")
+            notes.append(f"{type(model).__name__} knows no attention but its own: transformers' plain one is used")
         notes += _unused(folder, config, report)
     notes += without_dropout(model)
     for note in notes:
@@ -92,6 +96,7 @@ def without_dropout(thing: PreTrainedConfig | nn.Module) -> list[str]:
 
 
 def _read(folder: Path, config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, and what transformers says of its weights; a KeyError where the model's code keeps a table of its own attentions."""
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -104,6 +109,8 @@ def _read(folder: Path, config: PreTrainedConfig, dtype: torch.dtype, attention:
             output_loading_info=True,
         )
     except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+        if isinstance(error, KeyError) and error.args == (attention,) and attention in AttentionInterface().valid_keys():
+            raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"{folder}: transformers cannot load it with attention {attention!r}: {first}", "see whether its files are whole"

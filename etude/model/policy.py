@@ -9,9 +9,11 @@ from transformers import PreTrainedModel
 
 from etude.core.forest import Forest
 from etude.core.scores import Scores
+from etude.errors import ModelError
 from etude.model import attention
 from etude.model.attention import ForestAttention
 from etude.model.head import Shape, log_probabilities
+from etude.model.virtual import VirtualTokens, virtual_of
 
 
 @dataclass(slots=True)
@@ -66,16 +68,29 @@ class Policy(nn.Module):
         return states.to(self.compute)
 
     def _along_forest(self, forest: Forest) -> Tensor:
-        along = ForestAttention.of(forest)
+        virtual = virtual_of(self.model)
+        position, source, read = forest.position, forest.source, {"input_ids": forest.tokens[None]}
+        if virtual is None:
+            along = ForestAttention.of(forest)
+        elif (prefix := virtual.keys_values()) is not None:
+            behind = forest.behind(virtual.count)
+            along, position = ForestAttention.of(behind, prefix), behind.position[virtual.count :]
+        else:
+            behind = forest.behind(virtual.count)
+            along, position, source = ForestAttention.of(behind), behind.position, behind.source
+            read = {"inputs_embeds": self._embedded(virtual, forest.tokens[None])}
         # A mask of four dimensions is what transformers passes on untouched; ours reads the forest instead.
         untouched = torch.zeros(1, 1, 1, 1, device=self.device)
-        trunk = self.model.base_model
-        output = trunk(
-            input_ids=forest.tokens[None], position_ids=forest.position[None], attention_mask=untouched, forest=along, use_cache=False
-        )
+        output = self.model.base_model(position_ids=position[None], attention_mask=untouched, forest=along, use_cache=False, **read)
         for reason in along.slower:
             self.counts.slower[reason] = self.counts.slower.get(reason, 0) + 1
-        return output.last_hidden_state[0, forest.source]
+        return output.last_hidden_state[0, source]
+
+    def _embedded(self, virtual: VirtualTokens, tokens: Tensor) -> Tensor:
+        """[B, T] → [B, P + T, hidden size], the virtual tokens before every line."""
+        real, learnt = self.model.get_input_embeddings()(tokens), virtual.embeddings()
+        assert learnt is not None, "either embeddings or keys and values are learnt"
+        return torch.cat((learnt.to(real.dtype).expand(len(tokens), -1, -1), real), 1)
 
     def _along_lines(self, forest: Forest) -> Tensor:
         """Right-padded lines of one path each: exact for every decoder, because nothing real comes after the padding."""
@@ -87,8 +102,14 @@ class Policy(nn.Module):
         lines = torch.repeat_interleave(torch.arange(len(nodes)), torch.tensor([n.stop - n.start for n in nodes])).to(tokens.device)  # [T]
         tokens[lines, forest.position] = forest.tokens
         seen[lines, forest.position] = 1
-        output = self.model.base_model(input_ids=tokens, attention_mask=seen, use_cache=False)
-        return output.last_hidden_state[lines[forest.source], forest.position[forest.source]]
+        virtual, ahead, read = virtual_of(self.model), 0, {"input_ids": tokens}
+        if virtual is not None:
+            if virtual.keys_values() is not None:
+                raise ModelError(f"{type(self.model).__name__} has layers that no prefix reaches", "learn a `prompt`, or a `lora`")
+            ahead, read = virtual.count, {"inputs_embeds": self._embedded(virtual, tokens)}
+            seen = torch.cat((seen.new_ones(len(nodes), ahead), seen), 1)
+        output = self.model.base_model(attention_mask=seen, use_cache=False, **read)
+        return output.last_hidden_state[lines[forest.source], forest.position[forest.source] + ahead]
 
     def _autocast(self) -> AbstractContextManager:
         """Only where the weights are masters of another type; a base held in the compute type runs as it is."""

@@ -18,6 +18,7 @@ from etude.core.forest import Forest, Node
 from etude.errors import ModelError
 from etude.model import attention
 from etude.model.policy import Policy
+from etude.model.virtual import without_virtual
 from etude.model.widened import widened
 
 _WINDOW = 8
@@ -47,7 +48,7 @@ def choose_layout(model: PreTrainedModel) -> Layout:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _windows_shrunk(model), widened(model, model.device):
+        with torch.no_grad(), _windows_shrunk(model), widened(model, model.device), without_virtual(model):
             return _choose(model)
     finally:
         model.train(was_training)
@@ -118,7 +119,9 @@ def _forest(model: PreTrainedModel, runs: tuple[tuple[int, int], ...]) -> Forest
         member_sample=torch.cat([torch.full((len(p) - 1,), i) for i, p in enumerate(paths)]),
         member_prediction=torch.arange(count),
         member_weight=torch.ones(count),
+        member_old=torch.zeros(count),
         leaf=torch.stack([p[-1] for p in paths]),
+        value=torch.zeros(len(paths)),
         role=("",) * len(paths),
         example=tuple(range(len(paths))),
         nodes=tuple(nodes),

@@ -1,13 +1,16 @@
 """What the engine asks of an objective: sums and weights, never means. The engine alone divides."""
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 
 from etude.core.forest import Forest
 from etude.core.sample import Example
 from etude.core.scores import Scores
+from etude.objective.rewards.contract import Reward
 from etude.recipe.strict import Leaf
 
 
@@ -23,13 +26,42 @@ class Terms:
     metrics: dict[str, tuple[Tensor, str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an objective wants answers to be written and rewarded."""
+
+    group: int
+    """Answers to each prompt."""
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    rewards: tuple[Reward, ...]
+
+
+NOTHING: Mapping[str, float] = {}
+
+
 class Objective(Leaf):
     """Pure functions of scores. `roles` says which samples an example must have."""
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Roles that each example must bring; empty where samples stand alone."""
+        """Roles that the rows of data must bring; empty where samples stand alone."""
         return ()
+
+    @property
+    def prepares(self) -> tuple[str, ...]:
+        """Roles of samples that are only scored, without gradient and over the whole step, for what `prepare` makes of them."""
+        return ()
+
+    @property
+    def prepared(self) -> tuple[str, ...]:
+        """Names of what `prepare` gives."""
+        return ()
+
+    def arrange(self, examples: Sequence[Example]) -> list[Example]:
+        """What is learnt from, given a source's rows; here an objective adds samples that only it needs."""
+        return list(examples)
 
     @property
     def needs_reference(self) -> bool:
@@ -41,13 +73,31 @@ class Objective(Leaf):
         """Names of the metrics that `loss` reports besides its terms."""
         return ()
 
+    @property
+    def sampling(self) -> Sampling | None:
+        """How the policy writes what is learnt from; None where the rows are learnt from as they are."""
+        return None
+
+    def advantages(self, rewards: np.ndarray) -> np.ndarray:
+        """[G] rewards of the answers to one prompt → what each is moved by."""
+        raise NotImplementedError(f"{self.kind} samples no answers")
+
     @abstractmethod
     def weight(self, examples: list[Example]) -> dict[str, float]:
         """What each term's sum will be divided by, counted from the data before any forward."""
 
+    def prepare(self, scores: Scores, forest: Forest, reference: Scores | None = None) -> dict[str, tuple[Tensor, str]]:
+        """Sums over a forest of the roles in `prepares`, each with the term by whose weight it is divided; `loss` gets the means."""
+        return {}
+
     @abstractmethod
-    def loss(self, scores: Scores, forest: Forest, reference: Scores | None = None) -> Terms:
-        """The sums over this forest; over any cut of the step into forests they add up to the same."""
+    def loss(self, scores: Scores, forest: Forest, reference: Scores | None = None, constants: Mapping[str, float] = NOTHING) -> Terms:
+        """The sums over this forest; over any cut of the step into forests they add up to the same.
+
+        Args:
+            reference: the parent's scores of the same forest, where `needs_reference`.
+            constants: means over the whole step of what `prepare` gave.
+        """
 
     def coefficients(self, forest: Forest) -> Tensor | None:
         """[N] d loss / d log-probability where it is known before the forward (linear objectives), else None.

@@ -1,56 +1,45 @@
 """DPO: direct preference optimisation against a frozen parent. https://arxiv.org/abs/2305.18290"""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 from pydantic import Field, PositiveFloat
+from torch import Tensor
 
-from etude.core.forest import Forest
-from etude.core.sample import Example
-from etude.core.scores import Scores
-from etude.objective.contract import Objective, Terms
+from etude.objective.pairs import PairObjective
 
 
-class DPO(Objective):
+class DPO(PairObjective):
     """Raises what the parent's log-probability ratio says of the chosen answer over the rejected one.
 
-    loss = -log sigmoid(beta * ((log p(chosen) - log p_parent(chosen)) - (log p(rejected) - log p_parent(rejected))))
+    margin = beta * ((log p(chosen) - log p_parent(chosen)) - (log p(rejected) - log p_parent(rejected)))
     """
 
     kind: ClassVar[str] = "dpo"
     beta: PositiveFloat = 0.1
     """Inverse temperature of the implicit reward: the larger, the closer to the parent."""
+    variant: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid"
+    """What a margin costs: -log sigmoid(margin); max(0, 1 - margin) (https://arxiv.org/abs/2305.10425); a squared distance to a margin of
+    1/2, with rewards per token (IPO, https://arxiv.org/abs/2310.12036); or freed of the bias of flipped labels
+    (https://arxiv.org/abs/2403.00409)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Probability that a label is the wrong way round (conservative DPO)."""
-    supervised: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of next-token loss on the chosen answers, beside the preference (RPO)."""
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        return ("chosen", "rejected")
+    """Probability that a label is the wrong way round, for `sigmoid` (conservative DPO) and `robust`."""
 
     @property
     def needs_reference(self) -> bool:
         return True
 
-    @property
-    def watched(self) -> tuple[str, ...]:
-        return ("accuracy", "margin", "reward_chosen", "reward_rejected")
+    def reward(self, answer: Tensor, length: Tensor, parent: Tensor | None) -> Tensor:
+        assert parent is not None, "dpo is always scored beside its parent"
+        return self.beta * (answer - parent) / (length if self.variant == "ipo" else 1)
 
-    def weight(self, examples: list[Example]) -> dict[str, float]:
-        chosen = sum(sample.weight.sum(dtype="float64") for example in examples for sample in example.samples if sample.role == "chosen")
-        return {"dpo": float(len(examples))} | ({"supervised": float(chosen)} if self.supervised else {})
-
-    def loss(self, scores: Scores, forest: Forest, reference: Scores | None = None) -> Terms:
-        assert reference is not None, "dpo is always scored beside its parent"
-        chosen, rejected = forest.samples_with("chosen"), forest.samples_with("rejected")  # [P] each
-        answer = forest.per_sample(scores.log_probability)  # [S]
-        reward = self.beta * (answer - forest.per_sample(reference.log_probability))  # [S]
-        margin = reward[chosen] - reward[rejected]  # [P]
-        smooth = self.label_smoothing
-        loss = -(1 - smooth) * F.logsigmoid(margin) - smooth * F.logsigmoid(-margin)
-        terms = {"dpo": loss.sum()}
-        if self.supervised:
-            terms["supervised"] = -self.supervised * answer[chosen].sum()
-        watched = {"accuracy": margin > 0, "margin": margin, "reward_chosen": reward[chosen], "reward_rejected": reward[rejected]}
-        return Terms(terms, {name: (value.detach().float().sum(), "dpo") for name, value in watched.items()})
+    def cost(self, margin: Tensor) -> Tensor:
+        wrong = self.label_smoothing
+        match self.variant:
+            case "hinge":
+                return F.relu(1 - margin)
+            case "ipo":
+                return ((margin - 0.5) / self.beta).square()
+            case "robust":
+                return (-(1 - wrong) * F.logsigmoid(margin) + wrong * F.logsigmoid(-margin)) / (1 - 2 * wrong)
+        return -(1 - wrong) * F.logsigmoid(margin) - wrong * F.logsigmoid(-margin)

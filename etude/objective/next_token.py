@@ -1,5 +1,6 @@
 """Next-token prediction: pre-training, continuing and fine-tuning differ in what is supervised, not in the loss."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -7,7 +8,7 @@ from torch import Tensor
 from etude.core.forest import Forest
 from etude.core.sample import Example
 from etude.core.scores import Scores
-from etude.objective.contract import Objective, Terms
+from etude.objective.contract import NOTHING, Objective, Terms
 
 
 class NextToken(Objective):
@@ -18,7 +19,7 @@ class NextToken(Objective):
     def weight(self, examples: list[Example]) -> dict[str, float]:
         return {"next_token": float(sum(sample.weight.sum(dtype="float64") for example in examples for sample in example.samples))}
 
-    def loss(self, scores: Scores, forest: Forest, reference: Scores | None = None) -> Terms:
+    def loss(self, scores: Scores, forest: Forest, reference: Scores | None = None, constants: Mapping[str, float] = NOTHING) -> Terms:
         return Terms({"next_token": -(forest.weight_per_prediction() * scores.log_probability).sum()})
 
     def coefficients(self, forest: Forest) -> Tensor:

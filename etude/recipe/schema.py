@@ -104,6 +104,8 @@ class Train(Strict):
     """Tokens computed at once; a larger step is cut into several rows, whose gradients are summed exactly."""
     learning_rate: PositiveFloat | None = None
     """Peak rate; by default 2e-4 for a LoRA and 1e-5 for full tuning."""
+    rates: dict[str, PositiveFloat] = {}
+    """By what the rate is multiplied for parameters whose names fit a pattern, such as `"*lora_B*": 16`."""
     schedule: one_of("schedule", "cosine") = Field(default="cosine", validate_default=True)  # type: ignore[valid-type]
     """How the rate moves: constant, linear, cosine, warmup-stable-decay."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -68,8 +68,6 @@ def recipe_for(
 def _known(path: str, format: str) -> tuple[list[str], str]:
     """The lines of `sources` for a known format, and what to say of them at the top."""
     lines = ["sources:", f"  - path: {_text(path)}", f"    format: {_text(format)}  # recognised by its columns; `auto` would find it too"]
-    if format == "kto":
-        lines.append("    where: label  # only answers marked good are learnt; the others are left out and counted")
     return lines, f"Read as {format}."
 
 
@@ -111,11 +109,12 @@ def _variables(columns: Sequence[str]) -> dict[str, str]:
 
 
 def _learning(format: str | None) -> list[str]:
-    if format != "preference":
+    kind = {"preference": "dpo", "kto": "kto"}.get(format or "")
+    if kind is None:
         return ["    adapt: {kind: lora, rank: 16}  # `full` changes every weight", "    train:"]
     return [
         "    adapt: {kind: lora, rank: 16}",
-        "    objective: {kind: dpo, beta: 0.1}  # the smaller beta, the further from the base",
+        f"    objective: {{kind: {kind}, beta: 0.1}}  # the smaller beta, the further from the base",
         "    train:",
         "      learning_rate: 2e-5  # preferences want a smaller one than answers do",
     ]

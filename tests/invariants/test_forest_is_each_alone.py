@@ -63,17 +63,6 @@ def pair_of(number: int, prompt: list[int], common: list[int], chosen: list[int]
 ALIKE_AT_FIRST = [([3, 4], [5, 5], [3, 4], [4]), ([3, 4], [5], [5, 3], []), ([3, 3, 3], [], [3], [4])]
 
 
-@pytest.fixture(scope="module")
-def moved(llama):
-    """A policy that has left its parent, so that margins are not zero."""
-    policy = tiny.copy_of(llama)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for p in policy.parameters():
-            p.add_(0.02 * torch.randn(p.shape, generator=generator))
-    return policy
-
-
 @settings(max_examples=50)
 @given(st.lists(pairs, min_size=1, max_size=5), cuts)
 @example(ALIKE_AT_FIRST, Cut(99, 1))

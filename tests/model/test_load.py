@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BertConfig,
@@ -24,8 +25,9 @@ from transformers import (
 from etude.core import packaged
 from etude.core.packaged import packaged_file
 from etude.errors import ModelError
-from etude.model import origin
+from etude.model import attention, origin
 from etude.model.load import load
+from etude.model.probe import choose_layout
 from etude.model.tokenizer import end_of_turn, stop_tokens
 
 CPU = torch.device("cpu")
@@ -61,14 +63,32 @@ def test_a_folder(folder, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_dtype_and_attention_are_the_callers(folder, tmp_path, attention):
-    model = load(str(folder), dtype=torch.bfloat16, device=CPU, bases=tmp_path, attention=attention).model
+@pytest.mark.parametrize("chosen", ["eager", "sdpa"])
+def test_dtype_and_attention_are_the_callers(folder, tmp_path, chosen):
+    model = load(str(folder), dtype=torch.bfloat16, device=CPU, bases=tmp_path, attention=chosen).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert model.config._attn_implementation == attention
+    assert model.config._attn_implementation == chosen
     assert model.lm_head.weight is model.model.embed_tokens.weight
     with pytest.raises(ModelError, match="'nonsense'"):
         load(str(folder), dtype=torch.bfloat16, device=CPU, bases=tmp_path, attention="nonsense")
+
+
+@pytest.mark.parametrize("family", ["falcon", "gptj", "gpt_neo"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_with_a_table_of_its_own_attentions_is_loaded_with_the_plain_one_and_said(tmp_path, family):
+    sizes = {
+        "falcon": dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=4),
+        "gptj": dict(n_embd=32, n_layer=1, n_head=4, rotary_dim=8),
+        "gpt_neo": dict(hidden_size=32, num_layers=1, num_heads=4, attention_types=[[["global"], 1]]),
+    }
+    config = AutoConfig.for_model(family, vocab_size=len(small.TOKENS), **sizes[family])
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    small.tokenizer().save_pretrained(tmp_path / "model")
+    loaded = read(tmp_path / "model", tmp_path, attention=attention.NAME)
+    assert loaded.model.config._attn_implementation == "eager"
+    assert any("knows no attention but its own" in note for note in loaded.notes)
+    layout = choose_layout(loaded.model)
+    assert layout.name == "padded" and "nothing is shared" in layout.note
 
 
 def test_shards(tmp_path):

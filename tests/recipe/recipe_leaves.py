@@ -39,6 +39,12 @@ class DPO(Leaf):
     """How close to the parent."""
 
 
+class KTO(DPO):
+    """Another one."""
+
+    kind: ClassVar[str] = "kto"
+
+
 class Tracker(Leaf):
     """Has an option that must be given."""
 
@@ -49,7 +55,7 @@ class Tracker(Leaf):
 
 TABLES = {
     "adaptation": {"full": "recipe_leaves:Full", "lora": "recipe_leaves:Lora"},
-    "objective": {"next-token": "recipe_leaves:NextToken", "dpo": "recipe_leaves:DPO"},
+    "objective": {"next-token": "recipe_leaves:NextToken", "dpo": "recipe_leaves:DPO", "kto": "recipe_leaves:KTO"},
     "schedule": {"constant": "etude.engine.schedules:Constant", "cosine": "etude.engine.schedules:Cosine"},
     "metric": {"accuracy": "etude.evaluation.metrics.accuracy:Accuracy", "macro-f1": "etude.evaluation.metrics.macro_f1:MacroF1"},
     "tracker": {"board": "recipe_leaves:Tracker", "absent": "no_such_module_here:Absent"},

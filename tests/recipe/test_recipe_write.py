@@ -26,7 +26,7 @@ def test_known_formats(write, format: str) -> None:
     recipe = load(write(text), tables=ALL).recipe
     [stage] = recipe.stages.values()
     assert (recipe.name, stage.data.sources[0].format) == ("my-rows", format)
-    assert stage.objective.kind == ("dpo" if format == "preference" else "next-token")
+    assert stage.objective.kind == {"preference": "dpo", "kto": "kto"}.get(format, "next-token")
     assert recipe.evaluate.generate == (format != "text")
     assert "12,345 rows" in text
 

@@ -1,0 +1,104 @@
+"""What peft keeps well: injecting, switching off, merging and the file format of its adapters. Which layer computes is ours."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from etude.adaptation.contract import Attached
+from etude.adaptation.lora_layer import LoraLinear, PlainLinear
+from etude.errors import ModelError
+
+
+class PeftAttached(Attached):
+    """Layers hold their base beside what is learnt; the wrapper is peft's, for its file format."""
+
+    wrapper: PeftModel
+
+    @property
+    def can_switch_off(self) -> bool:
+        return True
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with self.wrapper.disable_adapter():
+            yield
+
+    def merged(self) -> PreTrainedModel:
+        refuse_tied(self.model)
+        return self.wrapper.merge_and_unload()
+
+    def save(self, folder: Path) -> None:
+        self.wrapper.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)  # an empty form; the record beside the weights says what there is to say
+
+
+LAYERS: Mapping[type, type[LoraLinear]] = {PlainLinear: LoraLinear}
+"""Kind of base layer → the LoRA layer of ours that is put over it."""
+
+
+def attach_config(model: PreTrainedModel, config: PeftConfig, layers: Mapping[type, type[LoraLinear]] = LAYERS) -> PeftAttached:
+    """Put an adapter on a model by a peft configuration; a LoRA by our layers wherever there is one for the base layer.
+
+    Raises:
+        ModelError: no layer of that name.
+    """
+    if isinstance(config, LoraConfig):
+        config._register_custom_module(dict(layers))  # type: ignore[bad-assignment]
+    kind = str(config.peft_type.value if config.peft_type else "").replace("_", " ").lower()
+    try:
+        with warnings.catch_warnings():
+            # peft asks transformers for a name that transformers is about to change; neither is the user's business.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            wrapper = get_peft_model(model, config)
+    except ValueError as problem:
+        names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        what = str(problem).splitlines()[0]
+        raise ModelError(f"{kind} found nothing to adapt: {what}", f"name targets among: {', '.join(names)}") from problem
+    model.train(model.training)  # peft's new layers are born training, whatever the model does: their dropout would be heard in answers
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    attached = PeftAttached(model, {name: p for name, p in model.named_parameters() if p.requires_grad})
+    attached.wrapper = wrapper  # type: ignore[assignment]
+    attached.notes += _notes(model)
+    return attached
+
+
+def _notes(model: PreTrainedModel) -> list[str]:
+    """What this adapter cannot do as well as ours, or not at all."""
+    notes = []
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    foreign = sorted({type(layer.get_base_layer()).__name__ for layer in layers if not exact(layer)})
+    if foreign and model.dtype != torch.float32:
+        notes.append(f"{', '.join(foreign)} layers add their delta after rounding to {model.dtype}: small steps may be lost there")
+    experts = {name.rsplit(".", 1)[0] for name, p in model.named_parameters() if p.dim() == 3 and "lora" not in name}
+    if experts:
+        notes.append(f"the experts of {len(experts)} layers are single tensors, which this adapter leaves as they are")
+    return notes
+
+
+def exact(layer: nn.Module) -> bool:
+    """Whether a layer's base and delta meet before the one rounding."""
+    return isinstance(layer, LoraLinear) and not any(layer.lora_variant.values())
+
+
+def refuse_tied(model: PreTrainedModel) -> None:
+    """A delta for one of two layers that hold the same weight cannot be merged: the other would get it too.
+
+    Raises:
+        ModelError: there is one.
+    """
+    holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    layers = [(name, module.get_base_layer()) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    if tied := [name for name, base in layers if holders[id(getattr(base, "weight", None))] > 1]:
+        why = "its weight is also another layer's (the embedding is the head), which merging would change as well"
+        raise ModelError(f"{', '.join(tied)} cannot have a LoRA of its own: {why}", f"leave {tied[0].rsplit('.', 1)[-1]} out of `targets`")

@@ -1,0 +1,29 @@
+"""Prompt tuning: learned embeddings before every sample. https://arxiv.org/abs/2104.08691"""
+
+from typing import ClassVar
+
+import torch
+from peft import PromptTuningConfig, PromptTuningInit
+from pydantic import PositiveInt
+from transformers import PreTrainedModel
+
+from etude.adaptation.contract import Adaptation
+from etude.adaptation.virtual_tokens import VirtualAttached, attach_virtual
+
+
+class Prompt(Adaptation):
+    """A soft prompt: the smallest adapter there is. It begins as random words of the vocabulary."""
+
+    kind: ClassVar[str] = "prompt"
+    tokens: PositiveInt = 16
+    """How many."""
+
+    @property
+    def default_learning_rate(self) -> float:
+        return 1e-2
+
+    def attach(self, model: PreTrainedModel, *, seed: int) -> VirtualAttached:
+        config = PromptTuningConfig(num_virtual_tokens=self.tokens, prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, task_type="CAUSAL_LM")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return attach_virtual(model, config)

@@ -1,0 +1,121 @@
+"""Answers that the policy writes to learn from: sampled, rewarded, and written down before they are learnt from.
+
+A step that is taken again, after a kill or a resume, reads what was written and samples nothing.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etude.core import ranks
+from etude.core.sample import Example, Sample
+from etude.data.rows import Cut
+from etude.engine.reference import StoredReference
+from etude.errors import TrainingError
+from etude.lineage.durable import write_file
+from etude.model.generate import generate
+from etude.model.policy import Policy
+from etude.objective.contract import Objective, Sampling
+
+
+class Rollouts:
+    """Turns the examples of a step into groups of answers.
+
+    Args:
+        folder: where each step's answers are written.
+        decode: tokens → text, special tokens left out where `True` is handed over.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        cut: Cut,
+        folder: Path,
+        *,
+        decode: Callable[[Sequence[int], bool], str],
+        stop_ids: frozenset[int],
+        seed: int,
+        say: Callable[[str], None],
+    ):
+        sampling = objective.sampling
+        assert sampling is not None, "made only for objectives that sample"
+        if not sampling.rewards:
+            raise TrainingError(f"objective {objective.kind} names no rewards", "such as `rewards: [{kind: metric, metric: valid-json}]`")
+        self.policy, self.objective, self.sampling, self.cut, self.folder = policy, objective, sampling, cut, folder
+        self.decode, self.stop_ids, self.seed, self.say = decode, stop_ids, seed, say
+
+    def __call__(self, step: int, examples: Sequence[Example]) -> tuple[list[Example], dict[str, float]]:
+        """The step's samples, one example a prompt, and what is to be told of them."""
+        file = self.folder / f"step-{step:08d}.json"
+        if ranks.rank() == 0 and not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_file(file, json.dumps({"step": step, "groups": self._write(step, examples)}) + "\n")
+        ranks.barrier()
+        groups = json.loads(file.read_text(encoding="utf-8"))["groups"]
+        if len(groups) != len(examples):
+            raise TrainingError(f"{file} holds {len(groups)} groups for {len(examples)} prompts", f"remove {file.parent} and run it again")
+        learnt = [self._example(group, one) for group, one in zip(groups, examples, strict=True)]
+        rewards = np.asarray([[answer["reward"] for answer in group["answers"]] for group in groups])
+        lengths = [len(answer["tokens"]) for group in groups for answer in group["answers"]]
+        stopped = [answer["stopped"] for group in groups for answer in group["answers"]]
+        told = {"reward": rewards.mean(), "groups_alike": (rewards.std(1) == 0).mean(), "answer_tokens": np.mean(lengths)}
+        return learnt, {name: float(value) for name, value in told.items()} | {"stopped": float(np.mean(stopped))}
+
+    def _write(self, step: int, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        """Sample, reward and score under the policy as it is now."""
+        how: Sampling = self.sampling
+        prompts = [_prompt(one.samples[0]) for one in examples]
+        answers = generate(
+            self.policy.model,
+            [prompt for prompt in prompts for _ in range(how.group)],
+            stop_ids=self.stop_ids,
+            max_new_tokens=how.max_new_tokens,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            seed=int(np.random.SeedSequence([self.seed % 2**64, step]).generate_state(1)[0]),
+            say=self.say,
+        )
+        groups = []
+        for i, (prompt, one) in enumerate(zip(prompts, examples, strict=True)):
+            asked, expected = self.decode(prompt, False), self.decode(one.samples[0].tokens[len(prompt) :].tolist(), True)
+            written = []
+            for answer in answers[i * how.group : (i + 1) * how.group]:
+                text = self.decode(answer.tokens, True)
+                worth = [reward.weight * reward.score(asked, expected, text) for reward in how.rewards]
+                tokens = [*answer.tokens, *([answer.stop] if answer.stop is not None else [])]
+                written.append({"tokens": tokens, "text": text, "stopped": answer.stopped, "reward": sum(worth), "rewards": worth})
+            groups.append({"source": one.source, "row": one.row, "prompt": prompt, "answers": written})
+        self._score(groups, examples)
+        return groups
+
+    def _score(self, groups: list[dict[str, Any]], examples: Sequence[Example]) -> None:
+        """Add each token's log-probability when it was written, by the forward that learns from it."""
+        unscored = [self._example(group, one) for group, one in zip(groups, examples, strict=True)]
+        found = StoredReference.compute(self.policy, unscored, self.cut)
+        starts, values = found["starts"].tolist(), found["log_probability"].tolist()
+        number = 0
+        for group in groups:
+            for answer in group["answers"]:
+                answer["old"] = values[starts[number] + len(group["prompt"]) : starts[number + 1]]
+                number += 1
+
+    def _example(self, group: dict[str, Any], one: Example) -> Example:
+        prompt, answers = group["prompt"], group["answers"]
+        advantages = self.objective.advantages(np.asarray([answer["reward"] for answer in answers], dtype=np.float64))
+        samples = []
+        for answer, advantage in zip(answers, advantages.tolist(), strict=True):
+            tokens = np.asarray([*prompt, *answer["tokens"]], np.int32)
+            weight = (np.arange(len(tokens)) >= len(prompt)).astype(np.float32)
+            old = np.zeros(len(tokens), np.float32)
+            old[len(prompt) :] = answer.get("old", 0.0)
+            samples.append(Sample(tokens, weight, value=advantage, old=old))
+        return Example(tuple(samples), one.source, one.row)
+
+
+def _prompt(sample: Sample) -> list[int]:
+    """Everything before the first supervised token."""
+    return sample.tokens[: int(np.flatnonzero(sample.weight)[0])].tolist()
