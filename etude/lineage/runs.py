@@ -96,6 +96,16 @@ class Runs:
         remove_tree(folder)
         return freed
 
+    def step(self, folder: Path) -> int:
+        """The step of a run's newest checkpoint; 0 where it has none."""
+        numbers = (path.name.split("-")[1] for path in folder.glob("checkpoints/step-*"))
+        return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+    def touched(self, folder: Path) -> datetime:
+        """When a run was last worked on, as its files tell."""
+        inside = [path for path in (*folder.glob("*"), *folder.glob("checkpoints/*")) if not path.name.startswith(LOCK)]
+        return datetime.fromtimestamp(max(path.stat().st_mtime for path in inside or [folder]), UTC)
+
     def active(self, folder: Path) -> bool:
         """Whether a process works in a run's folder now."""
         return is_locked(folder / LOCK)
