@@ -11,7 +11,7 @@ from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, trial_of
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
-from etude.errors import ModelError
+from etude.errors import ModelError, TrainingError
 from etude.evaluation.general_text import GeneralText
 from etude.lineage.fingerprint import stage_identity
 from etude.lineage.store import Store
@@ -58,6 +58,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     """
     stage, voice, settings = setting.recipe.stages[name], setting.voice, setting.recipe.evaluate
     objective: Objective = stage.objective
+    _check_reference(stage)
     dtype, why = choose_dtype(stage.train.dtype, setting.device)
     voice.say(f"computes in {why}")
     known = look_up(parent, setting.store, voice)
@@ -72,10 +73,30 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
         text = general_text_of(settings)
         trial = trial_of(prepared, text, tokenizer, settings, stage.data.context)
         check(trial, settings)
-    section = setting.mapping["stages"][name]
-    section = section | {"train": section["train"] | {"dtype": str(dtype)}}
-    identity = stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
+    identity = _identity(stage, known, prepared, dtype)
     return Begun(known, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
+
+
+def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
+    """The same once the parent is made. Where that reads as what it comes from did, what `before` has read is read no second time."""
+    known = look_up(parent, setting.store, Voice())
+    if known.outline.folder != before.known.outline.folder:  # a whole model, with a tokenizer of its own
+        return begin(setting, name, parent)
+    identity = _identity(setting.recipe.stages[name], known, before.prepared, before.dtype)
+    return replace(before, known=known, identity=identity)
+
+
+def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype) -> str:
+    """Without what has its default, so that a key that a later etude adds makes no other stage of this one."""
+    section = stage.model_dump(mode="json", exclude_defaults=True)
+    section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
+    objective: Objective = stage.objective
+    if objective.sampling is not None:  # where answers end, and what the user's own code gives for them, decides what is learnt
+        section["stops"] = sorted(known.outline.stop_ids)
+        section["code"] = [reward.own_code for reward in objective.sampling.rewards]
+        for reward in section["objective"].get("rewards", ()):
+            reward.pop("file", None)
+    return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
 
 
 def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
@@ -88,6 +109,17 @@ def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
 def artefact_name(recipe: Recipe, stage: str) -> str:
     """What a stage's result is called."""
     return recipe.name if len(recipe.stages) == 1 else f"{recipe.name}-{stage}"
+
+
+def _check_reference(stage: Stage) -> None:
+    """Scores of the parent are stored for rows, not for answers yet to be written: those need a parent that is still there."""
+    objective: Objective = stage.objective
+    if objective.sampling is not None and objective.needs_reference and not stage.adapt.keeps_parent:
+        what = f"{objective.kind} weighs the divergence from the parent on answers yet to be written"
+        raise TrainingError(
+            f"{what}, and {stage.adapt.kind} changes the parent",
+            "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`",
+        )
 
 
 def _check_context(stage: Stage, known: Known) -> None:

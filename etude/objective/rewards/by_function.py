@@ -21,6 +21,10 @@ class ByFunction(Reward):
     function: str = "reward"
     """Its function."""
 
+    @property
+    def own_code(self) -> str:
+        return _file(self.file).read_text(encoding="utf-8")
+
     def score(self, prompt: str, expected: str, answer: str) -> float:
         worth = _function(self.file, self.function)(prompt, expected, answer)
         if not isinstance(worth, (int, float)) or not math.isfinite(worth):
@@ -28,11 +32,15 @@ class ByFunction(Reward):
         return float(worth)
 
 
-@cache
-def _function(file: str, name: str) -> Callable[[str, str, str], float]:
+def _file(file: str) -> Path:
     if not Path(file).is_file():
         raise TrainingError(f"reward: there is no file {file}", "write a Python file with a function of prompt, expected, answer")
-    spec = importlib.util.spec_from_file_location("etude_reward", file)
+    return Path(file)
+
+
+@cache
+def _function(file: str, name: str) -> Callable[[str, str, str], float]:
+    spec = importlib.util.spec_from_file_location("etude_reward", _file(file))
     assert spec is not None and spec.loader is not None, "a file that is there can be read"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -13,6 +13,11 @@ class Reward(Leaf):
     weight: float = Field(default=1.0)
     """By what it is multiplied before rewards are summed; below zero it is a penalty."""
 
+    @property
+    def own_code(self) -> str:
+        """The user's program that it runs, as text: another text is another reward, wherever it lies."""
+        return ""
+
     @abstractmethod
     def score(self, prompt: str, expected: str, answer: str) -> float:
         """What an answer is worth.
