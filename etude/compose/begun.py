@@ -11,6 +11,7 @@ from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, trial_of
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
+from etude.engine.rollouts import rewarded
 from etude.errors import ModelError, TrainingError
 from etude.evaluation.general_text import GeneralText
 from etude.lineage.fingerprint import stage_identity
@@ -58,7 +59,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     """
     stage, voice, settings = setting.recipe.stages[name], setting.voice, setting.recipe.evaluate
     objective: Objective = stage.objective
-    _check_reference(stage)
+    _check_objective(stage)
     dtype, why = choose_dtype(stage.train.dtype, setting.device)
     voice.say(f"computes in {why}")
     known = look_up(parent, setting.store, voice)
@@ -111,10 +112,10 @@ def artefact_name(recipe: Recipe, stage: str) -> str:
     return recipe.name if len(recipe.stages) == 1 else f"{recipe.name}-{stage}"
 
 
-def _check_reference(stage: Stage) -> None:
-    """Scores of the parent are stored for rows, not for answers yet to be written: those need a parent that is still there."""
+def _check_objective(stage: Stage) -> None:
+    """Answers yet to be written need rewards, and a parent that is still there: its scores are stored for rows only."""
     objective: Objective = stage.objective
-    if objective.sampling is not None and objective.needs_reference and not stage.adapt.keeps_parent:
+    if rewarded(objective) is not None and objective.needs_reference and not stage.adapt.keeps_parent:
         what = f"{objective.kind} weighs the divergence from the parent on answers yet to be written"
         raise TrainingError(
             f"{what}, and {stage.adapt.kind} changes the parent",

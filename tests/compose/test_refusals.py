@@ -109,7 +109,15 @@ def test_compare_needs_an_artefact(project, base):
         (["stages.dpo.objective=next-token"], "single answers"),
         (["stages.dpo.data.context=257"], "knows 256 positions"),
         (["stages.dpo.data.held_out=1"], "1 row is held out"),
-        (["stages.dpo.objective={{kind: grpo, beta: 0.1}}", "stages.dpo.adapt=full", "stages.dpo.data.sources={answers}"], "full changes"),
+        (
+            [
+                "stages.dpo.objective={{kind: grpo, beta: 0.1, rewards: [{{kind: metric, metric: valid-json}}]}}",
+                "stages.dpo.adapt=full",
+                "stages.dpo.data.sources={answers}",
+            ],
+            "full changes",
+        ),
+        (["stages.dpo.objective=grpo", "stages.dpo.data.sources={answers}"], "names no rewards"),
     ],
 )
 def test_a_later_stage_is_refused_before_the_first_is_trained(project, base, voice, changes, message):
