@@ -62,9 +62,10 @@ def unfinished(store: Store) -> list[Freeable]:
     """Runs that the same command would go on with, and folders in which nothing readable says which run they are; none at work now."""
     done = {record.identity for record in store.records()}
     runs, strays = store.runs.all()
-    reasons = {run.folder: f"an unfinished run, {progress(store, run.folder)}" for run in runs if run.identity not in done}
-    reasons |= {folder: f"a run that nothing readable describes, {progress(store, folder)}" for folder in strays}
-    return [Freeable(f, None, reason, folder_size(f)) for f, reason in reasons.items() if not store.runs.active(f)]
+    what = {run.folder: "an unfinished run" for run in runs if run.identity not in done}
+    what |= dict.fromkeys(strays, "a run that nothing readable describes")
+    idle = [(folder, kind) for folder, kind in what.items() if not store.runs.active(folder)]
+    return [Freeable(folder, None, f"{kind}, {progress(store, folder)}", folder_size(folder)) for folder, kind in idle]
 
 
 def progress(store: Store, folder: Path) -> str:

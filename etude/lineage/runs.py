@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -103,8 +103,11 @@ class Runs:
 
     def touched(self, folder: Path) -> datetime:
         """When a run was last worked on, as its files tell."""
-        inside = [path for path in (*folder.glob("*"), *folder.glob("checkpoints/*")) if not path.name.startswith(LOCK)]
-        return datetime.fromtimestamp(max(path.stat().st_mtime for path in inside or [folder]), UTC)
+        times = []
+        for path in (*folder.glob("*"), *folder.glob("checkpoints/*")):
+            with suppress(FileNotFoundError):  # a process at work may be removing it
+                times += [path.stat().st_mtime] if not path.name.startswith(LOCK) else []
+        return datetime.fromtimestamp(max(times, default=folder.stat().st_mtime), UTC)
 
     def active(self, folder: Path) -> bool:
         """Whether a process works in a run's folder now."""
