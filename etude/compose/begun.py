@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from etude.compose.judging import Trial, check, trial_of
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
 from etude.engine.rollouts import rewarded
-from etude.errors import ModelError, TrainingError
+from etude.errors import DataError, ModelError, TrainingError
 from etude.evaluation.general_text import GeneralText
-from etude.lineage.fingerprint import stage_identity
+from etude.lineage.fingerprint import fingerprint_file, stage_identity
 from etude.lineage.store import Store
 from etude.model.device import choose_dtype
 from etude.model.probe import longest_path
@@ -92,12 +93,21 @@ def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype
     section = stage.model_dump(mode="json", exclude_defaults=True)
     section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
     objective: Objective = stage.objective
-    if objective.sampling is not None:  # where answers end, and what the user's own code gives for them, decides what is learnt
+    if objective.sampling is not None:  # where answers end decides what is learnt from them
         section["stops"] = sorted(known.outline.stop_ids)
-        section["code"] = [reward.own_code for reward in objective.sampling.rewards]
+    if objective.files:  # what they say counts, not where they lie
+        section["files"] = [_digest(file) for file in objective.files]
         for reward in section["objective"].get("rewards", ()):
             reward.pop("file", None)
     return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
+
+
+def _digest(file: str) -> str:
+    """Of a file's bytes."""
+    try:
+        return fingerprint_file(Path(file))
+    except OSError as problem:
+        raise DataError(f"{file}: {problem.strerror}", "write it, or name another file") from problem
 
 
 def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
@@ -116,24 +126,23 @@ def _check_objective(stage: Stage) -> None:
     """Answers yet to be written need rewards, and a parent that is still there: its scores are stored for rows only."""
     objective: Objective = stage.objective
     if rewarded(objective) is not None and objective.needs_reference and not stage.adapt.keeps_parent:
-        what = f"{objective.kind} weighs the divergence from the parent on answers yet to be written"
-        raise TrainingError(
-            f"{what}, and {stage.adapt.kind} changes the parent",
-            "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`",
-        )
+        what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
+        raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
 
 
 def _check_context(stage: Stage, known: Known) -> None:
     """Positions the model has never been told of, or whose rotation would depend on the neighbours, are refused before any work."""
-    config, context = known.outline.config, stage.data.context
+    config, context = known.outline.config, stage.data.context + stage.adapt.virtual_tokens
+    behind = f" and {stage.adapt.virtual_tokens} virtual tokens" if stage.adapt.virtual_tokens else ""
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
     if most is not None and context > most:
         raise ModelError(
-            f"data.context is {context}, but {known.parent.reference} knows {most} positions", f"set data.context to at most {most}"
+            f"data.context is {stage.data.context}{behind}, but {known.parent.reference} knows {most} positions",
+            f"set data.context to at most {most - stage.adapt.virtual_tokens}",
         )
     longest = longest_path(config)
     if longest is not None and context > longest:
         raise ModelError(
-            f"data.context is {context}: beyond {longest} tokens a path's rotation would depend on its neighbours",
-            f"set data.context to at most {longest}",
+            f"data.context is {stage.data.context}{behind}: beyond {longest} tokens a path's rotation would depend on its neighbours",
+            f"set data.context to at most {longest - stage.adapt.virtual_tokens}",
         )

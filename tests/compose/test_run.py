@@ -12,7 +12,7 @@ from small_project import recipe, stage
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import etude
-from etude.errors import LineageError, TrainingError
+from etude.errors import DataError, LineageError
 from etude.evaluation.judgement import Judgement
 from etude.lineage.fingerprint import fingerprint_folder
 from etude.lineage.store import open_store
@@ -289,5 +289,5 @@ def test_a_reward_is_what_its_file_says(project, base):
         for name in ("same.py", "other.py")
     ]
     assert found == ["reward@1", None]
-    with pytest.raises(TrainingError, match=r"there is no file .*gone\.py"):
+    with pytest.raises(DataError, match=r"gone\.py: No such file"):
         etude.run(str(file), [f"{place}={project / 'gone.py'}"], project=project)

@@ -22,28 +22,32 @@ class ByFunction(Reward):
     """Its function."""
 
     @property
-    def own_code(self) -> str:
-        return _file(self.file).read_text(encoding="utf-8")
+    def files(self) -> tuple[str, ...]:
+        return (self.file,)
 
     def score(self, prompt: str, expected: str, answer: str) -> float:
-        worth = _function(self.file, self.function)(prompt, expected, answer)
+        function = _function(self.file, self.function)
+        try:
+            worth = function(prompt, expected, answer)
+        except Exception as problem:  # whatever the user's own code does is the user's to hear of
+            what = f"{self.file}: {self.function} stopped with {type(problem).__name__}: {problem}"
+            raise TrainingError(what, f"it was given the answer {answer[:200]!r}") from problem
         if not isinstance(worth, (int, float)) or not math.isfinite(worth):
             raise TrainingError(f"{self.file}: {self.function} returned {worth!r}", "let it return a finite number for every answer")
         return float(worth)
 
 
-def _file(file: str) -> Path:
-    if not Path(file).is_file():
-        raise TrainingError(f"reward: there is no file {file}", "write a Python file with a function of prompt, expected, answer")
-    return Path(file)
-
-
 @cache
 def _function(file: str, name: str) -> Callable[[str, str, str], float]:
-    spec = importlib.util.spec_from_file_location("etude_reward", _file(file))
+    if not Path(file).is_file():
+        raise TrainingError(f"reward: there is no file {file}", "write a Python file with a function of prompt, expected, answer")
+    spec = importlib.util.spec_from_file_location("etude_reward", file)
     assert spec is not None and spec.loader is not None, "a file that is there can be read"
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        raise TrainingError(f"{file} cannot be run: {type(problem).__name__}: {problem}", "run it by itself to see where") from problem
     if not callable(found := getattr(module, name, None)):
         raise TrainingError(f"{file} has no function {name!r}", "name one of its functions in `function`")
     return found

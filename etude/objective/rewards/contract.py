@@ -14,9 +14,9 @@ class Reward(Leaf):
     """By what it is multiplied before rewards are summed; below zero it is a penalty."""
 
     @property
-    def own_code(self) -> str:
-        """The user's program that it runs, as text: another text is another reward, wherever it lies."""
-        return ""
+    def files(self) -> tuple[str, ...]:
+        """Files that it is made of."""
+        return ()
 
     @abstractmethod
     def score(self, prompt: str, expected: str, answer: str) -> float:
