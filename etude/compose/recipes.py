@@ -116,7 +116,7 @@ def _setting(loaded: Loaded, voice: Voice, project: Path | None) -> Setting:
     _, threads = use_threads()
     voice.say(threads + (f", {ranks.world()} processes" if ranks.world() > 1 else ""))
     store = open_store(project)
-    if problems := _unknown_parents(loaded, store):
+    if problems := [*_unknown_parents(loaded, store), *_barren_parents(loaded)]:
         raise RecipeError(problems)
     return Setting(loaded.recipe, loaded.mapping, store, best_device(), voice)
 
@@ -137,6 +137,17 @@ def _unknown_parents(loaded: Loaded, store: Store) -> list[str]:
             there = f"stages: {', '.join(others)}; artefacts: {', '.join(artefacts) or 'none yet'}"
             problems.append(f"{loaded.path}: stages.{name}.parent: {what}; {meant}({there})")
     return problems
+
+
+def _barren_parents(loaded: Loaded) -> list[str]:
+    """Stages that stand on what cannot be melted into weights: found out before the parent is trained."""
+    stages = loaded.recipe.stages
+    return [
+        f"{loaded.path}: stages.{name}.parent: {stage.parent} is adapted by {stages[stage.parent].adapt.kind}, on which nothing can stand; "
+        "adapt it by `lora` or `full`, or begin at its own parent"
+        for name, stage in stages.items()
+        if stage.parent in stages and not stages[stage.parent].adapt.can_be_parent
+    ]
 
 
 @dataclass(frozen=True, slots=True)

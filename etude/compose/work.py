@@ -153,7 +153,8 @@ class Work:
                 nonlocal done
                 speed = moment.totals.logical_tokens / max(1e-9, moment.totals.seconds)
                 loss = moment.metrics.get("loss")
-                note = f"loss {loss:.4f} · {speed:,.0f} tokens/s" if loss is not None else ""
+                reward = f"reward {moment.metrics['reward']:.3f} · " if "reward" in moment.metrics else ""
+                note = f"{reward}loss {loss:.4f} · {speed:,.0f} tokens/s" if loss is not None else ""
                 advance(moment.step - done, note)
                 done = moment.step
 

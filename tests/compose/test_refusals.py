@@ -141,3 +141,14 @@ def test_data_is_read_again_only_where_the_parent_may_read_otherwise(project, ba
     made = etude.run(str(file), project=project).stages["dpo"].record
     assert len(calls) == times and made.parent.reference == "two-sft@1"
     assert etude.run(str(file), project=project).stages["dpo"].record == made, "it is the same stage as read on what was made"
+
+
+def test_a_parent_on_which_nothing_can_stand_is_refused_before_it_is_trained(base, project, voice):
+    stages = {
+        "first": stage(project / "answers.jsonl", adapt={"kind": "prompt"}),
+        "second": stage(project / "answers.jsonl", parent="first"),
+    }
+    file = recipe(project / "barren.yaml", base, stages)
+    with pytest.raises(RecipeError, match=r"stages\.second\.parent: first is adapted by prompt, on which nothing can stand"):
+        etude.run(str(file), voice=voice, project=project)
+    assert not voice.trained
