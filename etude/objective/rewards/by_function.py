@@ -26,7 +26,9 @@ class ByFunction(Reward):
         return (self.file,)
 
     def score(self, prompt: str, expected: str, answer: str) -> float:
-        function = _function(self.file, self.function)
+        if not Path(self.file).is_file():
+            raise TrainingError(f"reward: there is no file {self.file}", "write a Python file with a function of prompt, expected, answer")
+        function = _function(self.file, self.function, Path(self.file).stat().st_mtime_ns)
         try:
             worth = function(prompt, expected, answer)
         except Exception as problem:  # whatever the user's own code does is the user's to hear of
@@ -38,9 +40,8 @@ class ByFunction(Reward):
 
 
 @cache
-def _function(file: str, name: str) -> Callable[[str, str, str], float]:
-    if not Path(file).is_file():
-        raise TrainingError(f"reward: there is no file {file}", "write a Python file with a function of prompt, expected, answer")
+def _function(file: str, name: str, _written: int) -> Callable[[str, str, str], float]:
+    """Read once, and again when the file has been written anew."""
     spec = importlib.util.spec_from_file_location("etude_reward", file)
     assert spec is not None and spec.loader is not None, "a file that is there can be read"
     module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,59 @@
+"""From a recipe to an answer, for what is special about loading or data: trained, judged, published, loaded by name, compared."""
+
+import json
+
+import pytest
+from small_project import COLOURS, recipe, stage
+
+import etude
+
+KINDS = ["last_layers", "dora", "pissa", "qlora", "prefix", "prompt", "p-tuning", "bottleneck", "bitfit", "embeddings", "ia3", "vera"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adaptations(base, project, voice, kind):
+    file = recipe(project / "colours.yaml", base, {"sft": stage(project / "answers.jsonl", adapt={"kind": kind}, learning_rate=3e-2)})
+    done = etude.run(str(file), voice=voice, project=project).stages["sft"]
+    assert done.judgement is not None and done.record.kind == ("model" if kind == "last_layers" else "adapter")
+    model = etude.load("colours", dtype="float32", project=project)
+    assert model.generate("What colour has thing 3?", max_new_tokens=4) is not None
+    if model.has_parent:
+        asked = dict(max_new_tokens=6, temperature=0.0)
+        assert model.generate("What colour?", parent=True, **asked) == etude.load(str(base), project=project).generate(
+            "What colour?", **asked
+        )
+    compared = etude.compare(str(base), "colours", project=project).judgement
+    ours, theirs = (j.axes[0].tuned.value for j in (done.judgement, compared))
+    assert ours == pytest.approx(theirs, abs=1e-4), "what is loaded is what was judged"
+
+
+def rated(path):
+    rows = ({"prompt": f"Name colour {i}", "completion": f"It is {COLOURS[i % 5]}", "label": i % 2 == 0} for i in range(40))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["orpo", "simpo", "cpo"])
+def test_preferences(base, project, voice, kind):
+    file = recipe(project / "prefer.yaml", base, {"p": stage(project / "pairs.jsonl", objective=kind)})
+    judgement = etude.run(str(file), voice=voice, project=project).stages["p"].judgement
+    assert judgement.axes[0].name == "chosen answer likelier"
+
+
+@pytest.mark.parametrize("adapt", ["lora", "full"])
+def test_rated_answers_are_judged_by_those_that_were_liked(base, project, voice, adapt):
+    file = recipe(project / "rated.yaml", base, {"k": stage(rated(project / "rated.jsonl"), objective="kto", adapt=adapt)})
+    done = etude.run(str(file), voice=voice, project=project).stages["k"]
+    assert all(example.expected.startswith("It is") for example in done.judgement.examples)
+    assert done.judgement.axes[0].n < 8, "eight are held out, and not all of them were liked"
+
+
+def test_rewards(base, project, voice):
+    """A reward of the user's own, in a file beside the recipe: changed, it makes another stage."""
+    (project / "reward.py").write_text("def reward(prompt, expected, answer):\n    return float('a' in answer)\n")
+    aim = {"kind": "grpo", "group": 3, "max_new_tokens": 4, "rewards": [{"kind": "python", "file": "reward.py"}]}
+    file = recipe(project / "rewarded.yaml", base, {"r": stage(project / "answers.jsonl", objective=aim)})
+    first = etude.run(str(file), voice=voice, project=project).stages["r"].record
+    assert etude.run(str(file), voice=voice, project=project).stages["r"].reused
+    (project / "reward.py").write_text("def reward(prompt, expected, answer):\n    return float('b' in answer)\n")
+    assert etude.run(str(file), voice=voice, project=project).stages["r"].record.version == first.version + 1
