@@ -1,12 +1,13 @@
-"""Two models on the rows that neither was trained on: what `etude compare A B` measures."""
+"""Two models on rows held out of training, and what either has seen of them all the same: what `etude compare A B` measures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from etude import catalog
 from etude.compose.artefacts import look_up, open_model
 from etude.compose.general import general_text_of
 from etude.compose.judging import Measured, check, divergences, measure, trial_of
+from etude.compose.overlap import overlaps
 from etude.compose.verdict import Story, judged, write
 from etude.compose.voice import Voice
 from etude.data.prepare import prepare
@@ -66,6 +67,9 @@ def compare_as(first: str, second: str, record: Record, settings: Evaluate, stor
     text = general_text_of(settings)
     trial = trial_of(prepared, text, reader.tokenizer, settings, stage.data.context)
     check(trial, settings)
+    seen = list(dict.fromkeys(line for one in known for line in overlaps(trial, prepared, one.parent, store)))
+    for line in seen:
+        voice.say(line)
     measured: list[Measured] = []
     layouts: list[str] = []
     for name, one in zip((first, second), known, strict=True):
@@ -77,13 +81,13 @@ def compare_as(first: str, second: str, record: Record, settings: Evaluate, stor
         cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layouts[0])
         policy = Policy(side.model, layout=layouts[0], compute=dtype)
         measured.append(measure(policy, trial, cut=cut, stop_ids=side.stop_ids, settings=settings, voice=voice, who=name))
-    story = _story(first, second, record, stage, notes, describe(device).name)
+    story = replace(_story(first, second, record, stage, notes, describe(device).name), grave=tuple(seen))
     apart = divergences(trial, measured[0], measured[1], cut)
     judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)
     folder = store.root / "comparisons" / f"{_file_name(first)}-{_file_name(second)}"
     folder.mkdir(parents=True, exist_ok=True)
     write(judgement, folder)
-    return Compared(judgement, folder / "report.html", notes)
+    return Compared(judgement, folder / "report.html", [*seen, *notes])
 
 
 def _record(name: str, store: Store) -> Record | None:

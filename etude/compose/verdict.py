@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from etude.compose.judging import Measured, Trial
+from etude.compose.judging import Measured, Trial, units
 from etude.data.counts import Counts
 from etude.data.records import Question
 from etude.engine.journal import read
@@ -36,6 +37,8 @@ class Story:
     chat: str
     files: str
     warnings: tuple[str, ...]
+    grave: tuple[str, ...] = ()
+    """What must be read before the figures: warnings that come first."""
 
 
 def judged(
@@ -81,15 +84,26 @@ def judged(
         chat=story.chat,
         files=story.files,
         metrics_reason=reason,
-        general_text=text.sentence if text is not None else "",
-        warnings=story.warnings,
+        general_text=f"{text.sentence}; {len(trial.general):,} passages of it were scored" if text is not None else "",
+        warnings=(*story.warnings, *_of_one_text(trial)),
     )
-    held_out = Likelihoods(parent.held_out, tuned.held_out, parent.weight)
+    unit = units(trial.held_out)
+    held_out = Likelihoods(*(np.bincount(unit, weights=sums) for sums in (parent.held_out, tuned.held_out, parent.weight)))
     preferences = None
     if parent.preferred is not None and tuned.preferred is not None:
         preferences = Preferences(parent.preferred, tuned.preferred)
     margin = settings.keep.margin if settings.keep is not None else KEEP_MARGIN
-    return judge(about, held_out, answers, metrics or (), general, preferences, confidence=settings.confidence, margin=margin)
+    judgement = judge(about, held_out, answers, metrics or (), general, preferences, confidence=settings.confidence, margin=margin)
+    return judgement.model_copy(update={"warnings": (*story.grave, *judgement.warnings)})
+
+
+def _of_one_text(trial: Trial) -> list[str]:
+    """What a reader must know where the only rows are pieces of one text."""
+    rows = {(one.source, one.row) for one in trial.held_out}
+    if len(rows) > 1:
+        return []
+    said = f"All {len(trial.held_out)} pieces that were judged are of one text: interval and test speak of it alone. Hold out several."
+    return [said]
 
 
 def _short(reference: str) -> str:

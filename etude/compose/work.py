@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etude.adaptation.contract import Attached
+from etude.compose import overlap
 from etude.compose.artefacts import open_model
 from etude.compose.begun import Begun, Setting, length
 from etude.compose.judging import Measured, divergences, measure
@@ -213,6 +214,7 @@ class Work:
             chat=f"etude chat {self.begun.artefact}",
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
+            grave=self.begun.seen,
         )
 
     def publish(self, outcome: Outcome, judgement: Judgement | None) -> Judgement | None:
@@ -228,6 +230,7 @@ class Work:
             for note in notes:
                 self.voice.say(note)
             shutil.copyfile(self.folder / "metrics.jsonl", folder / "metrics.jsonl")
+            overlap.keep(self.prepared, folder)
             if judgement is not None:
                 cost = judgement.about.cost.model_copy(update={"artefact_bytes": folder_size(folder)})
                 kept = judgement.model_copy(update={"about": judgement.about.model_copy(update={"cost": cost})})
