@@ -119,6 +119,24 @@ def test_a_conversation(etude, here, base):
     assert longer.out.startswith(alone) and longer.code == 0
 
 
+def test_a_model_without_a_chat_template(etude, base, tmp_path):
+    """It goes on from the bare question, as the Python function lets it."""
+    import shutil
+
+    import etude as package
+
+    plain = tmp_path / "plain"
+    shutil.copytree(base, plain, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    few, question = ("--max-new-tokens", "4"), "The quick brown"
+    once = etude("chat", plain, question, *few)
+    expected = package.chat(str(plain), question, max_new_tokens=4, project=tmp_path) + "\n"
+    assert (once.code, once.out) == (0, expected), once.err
+    said = etude("chat", plain, *few, stdin=f"{question}\n{question}\n")
+    assert (said.code, said.out) == (0, expected * 2) and "no chat template" in said.err, "nothing is remembered"
+    refused = etude("chat", plain, question, "--system", "Be brief.")
+    assert refused.code == 1 and "without a system message" in refused.err
+
+
 def test_init(etude, here, base, tmp_path, monkeypatch):
     assert "# " in etude("init", "answers.jsonl").out
     monkeypatch.chdir(tmp_path)
