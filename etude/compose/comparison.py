@@ -5,7 +5,7 @@ from pathlib import Path
 
 from etude import catalog
 from etude.compose.artefacts import look_up, open_model
-from etude.compose.general import general_text_of
+from etude.compose.general import general_text_of, lost_before
 from etude.compose.judging import Measured, check, divergences, measure, trial_of
 from etude.compose.overlap import overlaps
 from etude.compose.verdict import Story, judged, write
@@ -81,7 +81,9 @@ def compare_as(first: str, second: str, record: Record, settings: Evaluate, stor
         cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layouts[0])
         policy = Policy(side.model, layout=layouts[0], compute=dtype)
         measured.append(measure(policy, trial, cut=cut, stop_ids=side.stop_ids, settings=settings, voice=voice, who=name))
-    story = replace(_story(first, second, record, stage, notes, describe(device).name), grave=tuple(seen))
+    story = replace(
+        _story(first, second, record, stage, notes, describe(device).name), grave=tuple(seen), before=lost_before(known[0].parent, store)
+    )
     apart = divergences(trial, measured[0], measured[1], cut)
     judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)
     folder = store.root / "comparisons" / f"{_file_name(first)}-{_file_name(second)}"

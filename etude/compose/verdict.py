@@ -1,7 +1,7 @@
 """From measurements and the story of a run to its judgement and report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from etude.compose.judging import Measured, Trial, units
 from etude.data.counts import Counts
 from etude.data.records import Question
 from etude.engine.journal import read
+from etude.evaluation import figures
 from etude.evaluation.choose import choose
 from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import KEEP_MARGIN, judge
@@ -39,6 +40,8 @@ class Story:
     warnings: tuple[str, ...]
     grave: tuple[str, ...] = ()
     """What must be read before the figures: warnings that come first."""
+    before: Mapping[str, float] = field(default_factory=dict)
+    """By how many nats a token the loss on general text rose in each stage that the parent stands on."""
 
 
 def judged(
@@ -94,7 +97,22 @@ def judged(
         preferences = Preferences(parent.preferred, tuned.preferred)
     margin = settings.keep.margin if settings.keep is not None else KEEP_MARGIN
     judgement = judge(about, held_out, answers, metrics or (), general, preferences, confidence=settings.confidence, margin=margin)
-    return judgement.model_copy(update={"warnings": (*story.grave, *judgement.warnings)})
+    return judgement.model_copy(update={"warnings": (*story.grave, *_over_stages(judgement, story.before), *judgement.warnings)})
+
+
+def _over_stages(judgement: Judgement, before: Mapping[str, float]) -> list[str]:
+    """Small losses, each within its margin, that are a large one together."""
+    keep = next(judgement.of("keep"), None)
+    earlier = sum(before.values())
+    if keep is None or keep.margin is None or earlier <= 0 or keep.difference.value + earlier <= keep.margin:
+        return []
+    rise = lambda nats: figures.difference(keep.unit, nats)
+    said = "; ".join([*(f"{name} {rise(nats)}" for name, nats in before.items()), f"now {rise(keep.difference.value)}"])
+    return [
+        f"General ability was lost over the stages together: since the base, the loss on general text rose by "
+        f"{figures.size(keep.unit, earlier + keep.difference.value)} a token ({said}), beyond the stated "
+        f"{figures.within(keep.unit, keep.margin)}. The figures of this judgement compare with the parent alone."
+    ]
 
 
 def _of_one_text(trial: Trial) -> list[str]:

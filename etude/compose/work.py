@@ -15,6 +15,7 @@ from etude.adaptation.contract import Attached
 from etude.compose import overlap
 from etude.compose.artefacts import open_model
 from etude.compose.begun import Begun, Setting, length
+from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, measure
 from etude.compose.processes import leads
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
@@ -215,6 +216,7 @@ class Work:
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
             grave=self.begun.seen,
+            before=lost_before(self.opened.parent, self.setting.store),
         )
 
     def publish(self, outcome: Outcome, judgement: Judgement | None) -> Judgement | None:

@@ -152,14 +152,14 @@ class Stage(Strict):
 
 
 class Keep(Strict):
-    """General text on which the tuned model should still be what its base was."""
+    """General text on which the tuned model should still be what its parent was; what earlier stages lost is added from their records."""
 
     source: Source | None = None
     """The text; by default what is installed with Python, read when the run judges."""
     tokens: PositiveInt = 4096
     """How many tokens of it are scored."""
     margin: PositiveFloat = 0.05
-    """Nats per token that count as unchanged; a larger loss is a warning beside the verdict."""
+    """Nats per token that count as unchanged; a larger loss, here or since the base in all, is a warning beside the verdict."""
 
 
 class Evaluate(Strict):

@@ -54,3 +54,23 @@ def test_pieces_of_one_text_are_one_row_of_the_statistics(project, base, texts):
     assert loss.name == "loss on held-out answers" and loss.n == (4 if texts == 4 else 6)
     assert any("of one text" in line for line in judgement.warnings) == (texts == 1)
     assert "passages of it were scored" in judgement.about.general_text
+
+
+def test_small_losses_of_many_stages_are_a_large_one(project, base):
+    """Each stage is within its margin of its parent; together they are not within it of the base."""
+    once = stage(project / "answers.jsonl", learning_rate=3e-3)
+    stages = {"one": once, "two": {**once, "parent": "one"}, "three": {**once, "parent": "two"}}
+    file = recipe(project / "long.yaml", base, stages)
+    done = etude.run(str(file), ["evaluate.keep.margin=1000"], project=project).stages
+    rises = [next(finished.judgement.of("keep")).difference.value for finished in done.values()]
+    base_loss = next(done["one"].judgement.of("keep")).parent.value
+    assert next(done["three"].judgement.of("keep")).tuned.value - base_loss == pytest.approx(sum(rises), abs=1e-4)
+    assert not any("stages together" in line for finished in done.values() for line in finished.judgement.warnings)
+    assert min(rises) > 0, "else nothing was forgotten"
+    margin = (max(rises) + sum(rises)) / 2
+    again = etude.run(str(file), [f"evaluate.keep.margin={margin}"], project=project).stages["three"].judgement
+    assert "beyond the stated" in again.warnings[0] and "long-one@1" in again.warnings[0], again.warnings
+    fresh = etude.run(str(file), [f"evaluate.keep.margin={margin}", "stages.three.train.steps=3"], project=project).stages["three"]
+    assert ("stages together" in "".join(fresh.judgement.warnings)) == (
+        sum(rises[:2]) + next(fresh.judgement.of("keep")).difference.value > margin
+    )
