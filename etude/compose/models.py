@@ -1,5 +1,6 @@
 """A model by name, ready to answer: what `etude.load` returns and `etude chat` talks with."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Model:
         return self.opened.attached.off()
 
 
-def load(name: str, *, dtype: str = "auto", voice: Voice | None = None, project: Path | None = None) -> Model:
+def load(name: str | os.PathLike[str], *, dtype: str = "auto", voice: Voice | None = None, project: Path | None = None) -> Model:
     """A model by `name`, `name@version`, hub id, folder, `.gguf` file or `package:module/file.gguf`.
 
     Args:
@@ -104,6 +105,7 @@ def load(name: str, *, dtype: str = "auto", voice: Voice | None = None, project:
     Raises:
         EtudeError: what is missing, and the remedy.
     """
+    name = os.fspath(name)
     use_threads()
     device = best_device()
     compute, _ = choose_dtype(dtype, device)  # type: ignore[bad-argument-type]
@@ -112,7 +114,7 @@ def load(name: str, *, dtype: str = "auto", voice: Voice | None = None, project:
 
 
 def chat(
-    name: str,
+    name: str | os.PathLike[str],
     question: str,
     *,
     system: str | None = None,

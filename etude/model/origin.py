@@ -65,6 +65,13 @@ def resolve(reference: str) -> Origin:
             f"there is no model {reference!r}: no such folder or file, and it is not a hub id",
             "name a folder, a .gguf file, `owner/name` on the hub, or `package:module/file.gguf`",
         )
+    folder, _, last = reference.partition("/")
+    if match["revision"] is None and Path(folder).is_dir():
+        there = sorted(entry.name for entry in Path(folder).iterdir() if not entry.name.startswith("."))
+        raise ModelError(
+            f"there is no {last!r} in the folder {folder} (it holds {', '.join(there[:5]) or 'nothing'}{', …' if len(there) > 5 else ''})",
+            f"mend the path; if the hub's {reference} is meant, say `{reference}@main`",
+        )
     return _from_hub(match["repository"], match["revision"])
 
 

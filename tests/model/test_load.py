@@ -139,6 +139,17 @@ def test_references_that_lead_nowhere(reference, tmp_path):
     assert reference.removeprefix("package:") in caught.value.message and caught.value.remedy
 
 
+def test_a_misspelt_path_into_a_folder_is_no_hub_id(tmp_path, monkeypatch):
+    """With a revision it is one: a folder may be called as an owner is."""
+    (tmp_path / "models" / "little").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(origin, "snapshot_download", lambda repository, **options: asked.append(repository) or str(tmp_path))
+    with pytest.raises(ModelError, match=r"no 'litle' in the folder models \(it holds little\)\n.*models/litle@main"):
+        origin.resolve("models/litle")
+    assert not asked and origin.resolve("models/litle@main").kind == origin.resolve("owner/name").kind == "hub"
+
+
 RESPONSE = SimpleNamespace(headers={}, request=None)
 
 
