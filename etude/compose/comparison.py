@@ -111,6 +111,7 @@ def _story(first: str, second: str, record: Record, stage: Stage, notes: list[st
         cost=Cost(),
         counts=None,
         journal=None,
+        unit=stage.objective.unit,
         recipe=record.recipe,
         environment=versions_here() | {"device": device, "seed": str(stage.train.seed)},
         chat=f"etude chat {second}",

@@ -76,14 +76,33 @@ def trial_of(prepared: Prepared, text: GeneralText | None, tokenizer: PreTrained
         passages.append(Example((Sample(tokens, weight),), "general text", number + 1))
         sizes.append(len(str(tokenizer.decode(tokens[1:])).encode()))
         left -= len(tokens)
-    disliked = {(one.source, one.row) for one in prepared.held_out if one.samples[0].role == UNDESIRABLE}
+    held_out = held_out_of(prepared, settings.rows)
+    disliked = _disliked(prepared)
     questions = [question for question in prepared.questions if (question.source, question.row) not in disliked]
     asked = questions[: settings.rows] if settings.generate else []
-    held_out = fair_sample([one for one in prepared.held_out if (one.source, one.row) not in disliked], settings.rows)
     rejected = [one for example in held_out if (one := _only(REJECTED, example)).samples]
     if rejected:
         held_out = [_only(CHOSEN, example) for example in held_out]
     return Trial(held_out, rejected, asked, passages, np.asarray(sizes))
+
+
+def held_out_of(prepared: Prepared, count: int) -> list[Example]:
+    """At most so many held-out examples, whole pairs among them; answers that were not liked are nothing to be likelier."""
+    disliked = _disliked(prepared)
+    return fair_sample([one for one in prepared.held_out if (one.source, one.row) not in disliked], count)
+
+
+def _disliked(prepared: Prepared) -> set[tuple[str, int]]:
+    return {(one.source, one.row) for one in prepared.held_out if one.samples[0].role == UNDESIRABLE}
+
+
+def glance(policy: Policy, held_out: Sequence[Example], cut: Cut) -> dict[str, float]:
+    """A look at held-out rows along the way: the loss; of rated answers that of the liked ones; of pairs the share preferred."""
+    role = held_out[0].samples[0].role
+    if role in (CHOSEN, REJECTED):
+        loss = likelihoods(policy, [_only(side, one) for one in held_out for side in (CHOSEN, REJECTED)], cut).negative_log_likelihood
+        return {"held_out_preferred": float((loss[::2] < loss[1::2]).mean())}
+    return {f"held_out_loss_{role}" if role else "held_out_loss": likelihoods(policy, held_out, cut).mean}
 
 
 def fair_sample(examples: Sequence[Example], count: int) -> list[Example]:

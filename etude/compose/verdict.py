@@ -17,7 +17,7 @@ from etude.evaluation import figures
 from etude.evaluation.choose import choose
 from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import KEEP_MARGIN, judge
-from etude.evaluation.judgement import About, Cost, Count, Curve, Judgement, Point
+from etude.evaluation.judgement import NATS, About, Cost, Count, Curve, Judgement, Point
 from etude.evaluation.measured import Answers, Likelihoods, Preferences
 from etude.evaluation.report import write_report
 from etude.recipe.schema import Evaluate
@@ -33,6 +33,8 @@ class Story:
     cost: Cost
     counts: Counts | None
     journal: Path | None
+    unit: str
+    """Of the losses in the journal."""
     recipe: Mapping[str, Any]
     environment: dict[str, str]
     chat: str
@@ -81,7 +83,7 @@ def judged(
         made=story.made,
         cost=story.cost,
         data=_counted(story.counts),
-        curve=curve(story.journal),
+        curve=curve(story.journal, story.unit),
         recipe=yaml.safe_dump(dict(story.recipe), sort_keys=False, allow_unicode=True),
         environment=story.environment,
         chat=story.chat,
@@ -136,14 +138,15 @@ def _shown(question: Question) -> str:
     return "\n\n".join(f"{message['role']}: {message.get('content', '')}" for message in question.messages)
 
 
-def curve(journal: Path | None) -> Curve:
-    """The loss along a run, as its journal has it."""
+def curve(journal: Path | None, unit: str = NATS) -> Curve:
+    """The loss along a run, as its journal has it, in its objective's unit."""
     lines: Sequence[dict[str, Any]] = read(journal) if journal is not None and journal.exists() else ()
     points = {
         name: tuple(Point(step=line["step"], loss=line[name]) for line in lines if line.get(name) is not None)
         for name in ("loss", "held_out_loss")
     }
-    return Curve(train=points["loss"], held_out=points["held_out_loss"])
+    # Held-out rows are always looked at in nats a token: beside a loss of another kind that would be another scale.
+    return Curve(train=points["loss"], held_out=points["held_out_loss"] if unit == NATS else (), unit=unit)
 
 
 def _counted(counts: Counts | None) -> tuple[Count, ...]:

@@ -16,7 +16,7 @@ from etude.compose import overlap
 from etude.compose.artefacts import open_model
 from etude.compose.begun import Begun, Setting, length
 from etude.compose.general import lost_before
-from etude.compose.judging import Measured, divergences, measure
+from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
@@ -25,7 +25,6 @@ from etude.data.rows import Cut
 from etude.engine.loop import Course, Hook, Moment, Outcome, fit
 from etude.engine.reference import Reference, StoredReference, switched_off
 from etude.engine.rollouts import Rollouts
-from etude.engine.score import likelihoods
 from etude.engine.trackers.contract import Tracking
 from etude.errors import TrainingError
 from etude.evaluation.judgement import Cost, Judgement
@@ -61,9 +60,13 @@ class Work:
             raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
         self.policy = Policy(self.opened.model, layout=layout.name, compute=begun.dtype)
         self.parent: Measured | None = None
+        self.judging = 0.0
+        """Seconds that measuring has taken so far."""
         self.stored: StoredReference | None = None
         if not stage.adapt.keeps_parent:
+            began = time.perf_counter()
             self.parent = self._measure("the parent", will_change=True) if leads() else None
+            self.judging = time.perf_counter() - began
             self.stored = self._stored_reference()
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
         for note in self.attached.notes:
@@ -146,10 +149,10 @@ class Work:
             yield []
             return
         train = self.stage.train
-        held_out = self.prepared.held_out[: self.settings.rows if self.settings else 200]
+        held_out = held_out_of(self.prepared, self.settings.rows if self.settings else 200)
         hooks: list[Hook] = []
-        if held_out and not self.stage.objective.roles:
-            hooks.append((lambda _moment: {"held_out_loss": likelihoods(self.policy, held_out, self.cut).mean}, train.evaluate_every or 0))
+        if held_out:
+            hooks.append((lambda _moment: glance(self.policy, held_out, self.cut), train.evaluate_every or 0))
         tracking = Tracking(list(train.trackers), self.voice.say)
         tracking.start(self.begun.artefact, self.setting.mapping)
         hooks.append((lambda moment: tracking.log(moment.step, moment.metrics), 1))
@@ -183,7 +186,7 @@ class Work:
         tuned = self._measure("the tuned model")
         assert parent is not None and tuned is not None
         apart = divergences(self.trial, parent, tuned, self.cut)
-        story = self._story(outcome, time.perf_counter() - began)
+        story = self._story(outcome, self.judging + time.perf_counter() - began)
         return judged(story, self.trial, parent, tuned, apart, self.begun.text, self.opened.tokenizer, self.settings)
 
     def _story(self, outcome: Outcome, judging: float) -> Story:
@@ -210,6 +213,7 @@ class Work:
             cost=cost,
             counts=self.prepared.counts,
             journal=self.folder / "metrics.jsonl",
+            unit=self.stage.objective.unit,
             recipe=self.setting.mapping,
             environment=environment,
             chat=f"etude chat {self.begun.artefact}",

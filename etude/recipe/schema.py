@@ -131,7 +131,7 @@ class Train(Strict):
     keep_checkpoints: PositiveInt = 2
     """How many to keep; older ones are removed once a newer one is whole."""
     evaluate_every: PositiveInt | None = None
-    """Steps between looks at the held-out loss; by default only at the start and the end."""
+    """Steps between looks at the held-out rows: their loss, or of pairs the share preferred. By default only at the start and the end."""
     trackers: list[one_of("tracker")] = []  # type: ignore[valid-type]
     """Where metrics go besides the JSONL file that is always written."""
 

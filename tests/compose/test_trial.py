@@ -74,3 +74,16 @@ def test_small_losses_of_many_stages_are_a_large_one(project, base):
     assert ("stages together" in "".join(fresh.judgement.warnings)) == (
         sum(rises[:2]) + next(fresh.judgement.of("keep")).difference.value > margin
     )
+
+
+def test_rated_answers_are_looked_at_by_those_that_were_liked(project, base):
+    rows = [{"prompt": f"Name colour {i}", "completion": "red" if i % 2 else str(i), "label": bool(i % 2)} for i in range(30)]
+    (project / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rated = stage(project / "rated.jsonl", objective="kto", evaluate_every=3)
+    done = etude.run(recipe(project / "rated.yaml", base, {"s": rated}), project=project).stages["s"]
+    lines = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
+    looks = {line["step"]: line["held_out_loss_desirable"] for line in lines if "held_out_loss_desirable" in line}
+    assert list(looks) == [0, 3, 4]
+    loss = next(axis for axis in done.judgement.axes if axis.name == "loss on held-out answers")
+    assert (looks[0], looks[4]) == pytest.approx((loss.parent.value, loss.tuned.value), abs=1e-5)
+    assert done.judgement.about.curve.unit == "kto, an answer"
