@@ -28,7 +28,7 @@ def test_the_quickstart_on_a_tiny_base(tmp_path):
         "stages.sentiment.data.sources.0.limit=50",
         "stages.sentiment.data.held_out=10",
         "stages.sentiment.train.steps=2",
-        "evaluate.keep.tokens=200",
+        "evaluate.keep.tokens=1000",
     ]
     (forecast,) = etude.forecast("quickstart", overrides, project=tmp_path)
     assert (forecast.steps, forecast.training_rows, forecast.held_out_rows, forecast.judged_rows) == (2, 40, 10, 10)
