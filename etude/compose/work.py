@@ -154,7 +154,8 @@ class Work:
         if held_out:
             hooks.append((lambda _moment: glance(self.policy, held_out, self.cut), train.evaluate_every or 0))
         tracking = Tracking(list(train.trackers), self.voice.say)
-        tracking.start(self.begun.artefact, self.setting.mapping)
+        # A name of its own for each identity: a changed stage is another run there too, and a resumed one is the same.
+        tracking.start(f"{self.begun.artefact}-{self.begun.identity[:8]}", self.setting.mapping)
         hooks.append((lambda moment: tracking.log(moment.step, moment.metrics), 1))
         with self.voice.bar(f"training {self.begun.artefact}", steps, "steps") as advance:
             done, began = 0, time.perf_counter()
