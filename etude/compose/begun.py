@@ -9,7 +9,6 @@ import torch
 from etude.compose.artefacts import Known, look_up
 from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, trial_of
-from etude.compose.overlap import overlaps
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
 from etude.errors import ModelError
@@ -45,8 +44,6 @@ class Begun:
     """None where nothing is to be kept, or nothing judged."""
     trial: Trial | None
     """What parent and result will be asked; None where nothing is judged."""
-    seen: tuple[str, ...]
-    """Rows of the trial that the parent, or what it stands on, was trained on: a sentence for each."""
     dtype: torch.dtype
     """Of the computation."""
     artefact: str
@@ -72,18 +69,15 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
     for line in prepared.counts.lines():
         voice.say(line)
-    text, trial, seen = None, None, list[str]()
+    text, trial = None, None
     if settings is not None:
         text = general_text_of(settings)
         trial = trial_of(prepared, text, tokenizer, settings, stage.data.context)
         check(trial, settings)
-        seen = overlaps(trial, prepared, known.parent, setting.store)
-        for line in seen:
-            voice.say(line)
     section = setting.mapping["stages"][name]
     section = section | {"train": section["train"] | {"dtype": str(dtype)}}
     identity = stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
-    return Begun(known, prepared, text, trial, tuple(seen), dtype, artefact_name(setting.recipe, name), identity)
+    return Begun(known, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
 
 
 def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:

@@ -48,6 +48,9 @@ class Work:
         self.setting, self.name, self.stage, self.begun, self.folder = setting, name, stage, begun, folder
         self.voice, self.settings, self.prepared, self.trial = voice, setting.recipe.evaluate, begun.prepared, begun.trial
         self.started = started
+        self.seen = [] if begun.trial is None else overlap.overlaps(begun.trial, begun.prepared, begun.known.parent, setting.store)
+        for line in self.seen:
+            voice.say(line)
         held = torch.float32 if stage.adapt.holds_masters else begun.dtype
         self.opened = open_model(begun.known, setting.store, dtype=held, device=setting.device, voice=voice, merge=True)
         layout = choose_layout(self.opened.model)
@@ -220,7 +223,7 @@ class Work:
             chat=f"etude chat {self.begun.artefact}",
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
-            grave=self.begun.seen,
+            grave=tuple(self.seen),
             before=lost_before(self.opened.parent, self.setting.store),
         )
 

@@ -105,3 +105,6 @@ def test_22_a_parent_that_was_trained_on_the_rows_it_is_judged_on(tmp_path):
     told = [line for line in compared.judgement.warnings if line.startswith("Not unseen")]
     assert told == compared.notes and len(told) == 2, "once for each artefact that has seen them: same@1 and first@1"
     assert "first@1" in etude.compare(str(base), "other", project=tmp_path).notes[0]
+    stages = {"one": stage(rows, steps=3), "two": stage(rows, parent="one", seed=1)}
+    both = etude.run(recipe(tmp_path / "both.yaml", base, stages), project=tmp_path).stages["two"].judgement
+    assert both.warnings[0].startswith(f"Not unseen: {number} of the 6 rows") and "both-one@1" in both.warnings[0]
