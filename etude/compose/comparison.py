@@ -81,10 +81,9 @@ def compare_as(first: str, second: str, record: Record, settings: Evaluate, stor
         cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layouts[0])
         policy = Policy(side.model, layout=layouts[0], compute=dtype)
         measured.append(measure(policy, trial, cut=cut, stop_ids=side.stop_ids, settings=settings, voice=voice, who=name))
-    story = replace(
-        _story(first, second, record, stage, notes, describe(device).name), grave=tuple(seen), before=lost_before(known[0].parent, store)
-    )
+    story = _story(first, second, record, stage, notes, describe(device).name)
     apart = divergences(trial, measured[0], measured[1], cut)
+    story = replace(story, grave=tuple(seen), before=lost_before(known[0].parent, store))
     judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)
     folder = store.root / "comparisons" / f"{_file_name(first)}-{_file_name(second)}"
     folder.mkdir(parents=True, exist_ok=True)
