@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from transformers import PreTrainedTokenizerBase
 
 from etude.catalog import DEFAULT_BASE, TABLES
-from etude.compose.artefacts import look_up
+from etude.compose.artefacts import look_at
 from etude.compose.recipes import read_recipe
 from etude.compose.voice import Voice
 from etude.data.detect import FIRST, detect
@@ -140,5 +140,5 @@ def data_show(
         first = list(islice((row.values for row in found[0] if isinstance(row.values, dict)), FIRST))
         if first:
             roles = _ROLES.get(detect(first, path).format.kind, ())
-    known = look_up(base, open_store(project), voice or Voice()).outline
+    known = look_at(base, open_store(project), voice or Voice())
     return Preview(prepare(data, known.tokenizer, roles=roles, stop_ids=known.stop_ids, seed=seed), known.tokenizer, rows)

@@ -35,7 +35,7 @@ def test_run_and_run_again(etude, base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe(tmp_path / "colours.yaml", base, {"sft": stage(answers(tmp_path / "answers.jsonl"))})
     dry = etude("run", "colours.yaml", "--dry-run")
-    assert dry.code == 0 and "colours would be made" in dry.out and "Nothing was trained, nothing was kept." in dry.out
+    assert dry.code == 0 and "colours would be made" in dry.out and "Nothing was trained, and no artefact was made." in dry.out
     assert strict(etude("run", "colours.yaml", "--dry-run", "--json").out)[0]["artefact"] == "colours"
     assert etude("list").out == "no artefacts yet; `etude run quickstart` makes one\n"
     first = etude("run", "colours.yaml")

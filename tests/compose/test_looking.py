@@ -48,6 +48,8 @@ def test_on_a_parent_to_be_made_nothing_is_finished(project, base):
 
 
 def test_rows_are_shown_without_weights(project, hollow):
+    for path in hollow.glob("*.safetensors"):
+        path.unlink()
     shown = etude.data_show(str(project / "answers.jsonl"), base=str(hollow), rows=2, project=project).to_dict()
     assert len(shown["rows"]) == 2 and shown["counts"][0]["read"] == 40
     learnt = [span["text"] for span in shown["rows"][0]["samples"][0]["spans"] if span["learnt"]]
