@@ -34,7 +34,7 @@ def train(side: str, work: Path, turns: Turns) -> dict[str, object]:
     attached = reattach(loaded.model, Path(plan.birth))
     policy = Policy(loaded.model, layout=layout.name, compute=dtype)
     settings = Train.model_validate({}, context={"tables": catalog.TABLES})
-    optimizer = make_optimizer(attached.trainable, settings, plan.learning_rate)
+    optimizer = make_optimizer(attached, settings, plan.learning_rate)
     parameters = list(attached.trainable.values())
     cut = Cut(settings.tokens_per_row, Data.model_fields["minimum_shared"].default, layout.name)
     objective = NextToken()

@@ -1,5 +1,6 @@
 """BitFit: biases alone. https://arxiv.org/abs/2106.10199"""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from etude.adaptation import own_format
-from etude.adaptation.contract import Adaptation, Attached
+from etude.adaptation.contract import Attached
 from etude.errors import ModelError
 
 
-class BitFit(Adaptation):
+class BitFit(own_format.OwnAdaptation):
     """Every bias of linear layers and norms changes; a model without any is given biases of zero, which is said."""
 
     kind: ClassVar[str] = "bitfit"
@@ -32,7 +33,7 @@ class BitFit(Adaptation):
         for name, layer in chosen.items():
             above, _, last = name.rpartition(".")
             setattr(model.get_submodule(above), last, BiasedLinear.of(layer) if isinstance(layer, nn.Linear) else BiasedNorm.of(layer))
-        attached = BitFitAttached(model, {f"{name}.bias": model.get_submodule(name).bias for name in chosen})
+        attached = BitFitAttached(model, {f"{name}.bias": model.get_parameter(f"{name}.bias") for name in chosen})
         attached.options = self
         if not biased:
             attached.notes.append(f"this model has no biases: {len(chosen)} linear layers were given one of zero each")
@@ -67,15 +68,11 @@ class BitFitAttached(Attached):
         Raises:
             ModelError: this architecture's code has no place for them.
         """
-        config = self.model.config
-        for name in ("attention_bias", "mlp_bias"):
-            if hasattr(config, name):
-                setattr(config, name, True)
-        with torch.device("meta"):
-            known = AutoModelForCausalLM.from_config(config).state_dict().keys()
-        if homeless := sorted(self.trainable.keys() - known):
-            where = f"{type(self.model).__name__} has no place for {homeless[0]} and {len(homeless) - 1} more biases"
+        config = _with_places(self.model, set(self.trainable))
+        if config is None:
+            where = f"the code of {type(self.model).__name__} has no place for just these {len(self.trainable)} biases"
             raise ModelError(f"{where}, so that they cannot be melted into it", "keep the adapter apart, or take `lora`")
+        self.model.config = config
         for name, layer in [(n, m) for n, m in self.model.named_modules() if isinstance(m, (BiasedLinear, BiasedNorm))]:
             above, _, last = name.rpartition(".")
             setattr(self.model.get_submodule(above), last, layer.plain())
@@ -83,6 +80,22 @@ class BitFitAttached(Attached):
 
     def save(self, folder: Path) -> None:
         own_format.save(folder, self.options, self)
+
+
+def _with_places(model: PreTrainedModel, learnt: set[str]) -> PreTrainedConfig | None:
+    """A configuration under which the model's own code has the biases that it has now, and no others; None where there is none."""
+    wanted = {name for name, _ in model.named_parameters() if name.endswith(".bias")} | learnt
+    for chosen in ((), ("attention_bias",), ("mlp_bias",), ("attention_bias", "mlp_bias")):
+        config = copy.deepcopy(model.config)
+        for name in chosen:
+            if not hasattr(config, name):
+                break
+            setattr(config, name, True)
+        with torch.device("meta"):
+            known = {name for name, _ in AutoModelForCausalLM.from_config(config).named_parameters() if name.endswith(".bias")}
+        if known == wanted:
+            return config
+    return None
 
 
 def _layers(model: nn.Module) -> list["BiasedLinear | BiasedNorm"]:
@@ -119,6 +132,7 @@ class BiasedLinear(nn.Module):
 
     @classmethod
     def of(cls, layer: nn.Linear) -> "BiasedLinear":
+        assert isinstance(layer.weight, nn.Parameter), "a linear layer holds its weight"
         return cls(layer.weight, None if layer.bias is None else layer.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,6 +167,6 @@ class BiasedNorm(nn.Module):
 
     def plain(self) -> nn.LayerNorm:
         """The same as torch's own layer."""
-        layer = nn.LayerNorm(self.normalized_shape, self.eps, elementwise_affine=self.weight is not None, device="meta")
+        layer = nn.LayerNorm(list(self.normalized_shape), self.eps, elementwise_affine=self.weight is not None, device="meta")
         layer.weight, layer.bias = self.weight, nn.Parameter(self.bias.detach().to(self.born.dtype), requires_grad=False)
         return layer

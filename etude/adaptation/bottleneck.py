@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from etude.adaptation import own_format
-from etude.adaptation.contract import Adaptation, Attached
+from etude.adaptation.contract import Attached
 from etude.errors import ModelError
 
 
-class Bottleneck(Adaptation):
+class Bottleneck(own_format.OwnAdaptation):
     """Each chosen sublayer's output goes down to a few dimensions and up again, and is added to itself; zero at birth."""
 
     kind: ClassVar[str] = "bottleneck"
@@ -30,6 +30,10 @@ class Bottleneck(Adaptation):
     @property
     def default_learning_rate(self) -> float:
         return 5e-4
+
+    @property
+    def can_be_parent(self) -> bool:
+        return False
 
     def attach(self, model: PreTrainedModel, *, seed: int) -> Attached:
         hidden, places = model.config.get_text_config().hidden_size, _places(model, self.style)
@@ -113,7 +117,8 @@ def _places(model: PreTrainedModel, style: str) -> list[str]:
             continue
         parts = {f"{name}.{child}": type(module).__name__.lower() for child, module in block.named_children()}
         attention = [part for part, kind in parts.items() if "attention" in kind or "attn" in kind]
-        inner = [part for part, kind in parts.items() if any(word in kind for word in ("mlp", "moe", "feedforward"))]
+        others = {part: kind for part, kind in parts.items() if part not in attention and "norm" not in kind}
+        inner = [part for part, kind in others.items() if any(word in kind for word in ("mlp", "moe", "feedforward"))]
         if len(attention) != 1 or len(inner) != 1:
             what = f"{type(block).__name__} of {type(model).__name__}"
             raise ModelError(f"{what} is not built of one attention and one feed-forward module", "take `lora`")

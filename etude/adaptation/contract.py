@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from etude.recipe.strict import Leaf
@@ -23,6 +23,12 @@ class Attached:
     """Sentences for the user: what could not be adapted, and why."""
     rates: dict[str, float] = field(default_factory=dict)
     """By what the learning rate is multiplied, for those parameters that learn at a rate of their own."""
+    origins: dict[str, Tensor] = field(default_factory=dict)
+    """What is not trained but was computed at birth: a run that goes on gets the same, whatever it would compute now."""
+
+    def decays(self, name: str) -> bool:
+        """Whether zero is where a parameter has nothing to say, so that weight decay may pull it there. Vectors never are."""
+        return self.trainable[name].dim() >= 2
 
     @property
     def is_adapter(self) -> bool:
@@ -65,6 +71,30 @@ class Adaptation(Leaf):
     def holds_masters(self) -> bool:
         """True where the model's own weights are trained and so must be held in float32."""
         return False
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Places of the model's context that it takes before every sample."""
+        return 0
+
+    @property
+    def can_be_parent(self) -> bool:
+        """False where nothing can be trained on top of it, because it cannot be melted into weights."""
+        return True
+
+    @classmethod
+    def reads(cls, folder: Path, peft_type: str | None) -> bool:
+        """Whether this class puts back what lies in `folder`; `peft_type` is what peft calls it, None where peft does not know it."""
+        return False
+
+    @classmethod
+    def reload(cls, model: PreTrainedModel, folder: Path) -> Attached:
+        """Put back what lies in `folder`, by the arithmetic that trained it.
+
+        Raises:
+            ModelError: it does not fit this model.
+        """
+        raise NotImplementedError(f"{cls.kind} is saved as a whole model")
 
     @property
     def keeps_parent(self) -> bool:

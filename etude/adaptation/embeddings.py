@@ -1,20 +1,22 @@
 """A few tokens' rows of the embedding alone: for tokens that are new. https://huggingface.co/docs/peft/package_reference/trainable_tokens"""
 
+import warnings
 from typing import Annotated, ClassVar
 
+import torch
 from peft import TrainableTokensConfig
 from pydantic import Field, NonNegativeInt
 from transformers import PreTrainedModel
 
-from etude.adaptation.contract import Adaptation
-from etude.adaptation.peft_adapter import PeftAttached, attach_config
+from etude.adaptation.peft_adapter import PeftAdaptation, PeftAttached, attach_config
 from etude.errors import ModelError
 
 
-class Embeddings(Adaptation):
+class Embeddings(PeftAdaptation):
     """What these tokens mean is learnt; what all others mean, and what the model does with them, stays to the bit."""
 
     kind: ClassVar[str] = "embeddings"
+    peft_type: ClassVar[str] = "TRAINABLE_TOKENS"
     tokens: Annotated[list[NonNegativeInt], Field(min_length=1)] | None = None
     """Token ids; by default the last `last` of the vocabulary."""
     last: Annotated[int, Field(ge=1)] = 8
@@ -25,9 +27,22 @@ class Embeddings(Adaptation):
         return 1e-3
 
     def attach(self, model: PreTrainedModel, *, seed: int) -> PeftAttached:
-        rows = model.get_input_embeddings().weight.shape[0]
+        table = model.get_input_embeddings()
+        assert isinstance(table, torch.nn.Embedding), "tokens are looked up in a table"
+        rows = table.num_embeddings
         tokens = self.tokens if self.tokens is not None else list(range(max(0, rows - self.last), rows))
         if beyond := [token for token in tokens if token >= rows]:
             raise ModelError(f"embeddings: there is no token {beyond[0]}: the vocabulary has {rows}", "name ids below that")
-        embedding = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
-        return attach_config(model, TrainableTokensConfig(token_indices=tokens, target_modules=[embedding], task_type="CAUSAL_LM"))
+        embedding = next(name for name, module in model.named_modules() if module is table)
+        config = TrainableTokensConfig(token_indices=tokens, target_modules=[embedding], task_type="CAUSAL_LM")
+        with warnings.catch_warnings():
+            # peft ties what it adapts by itself, and warns of layers that it could not.
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
+            attached = attach_config(model, config)
+        if self.tokens is None:
+            attached.notes.append(
+                f"the last {len(tokens)} rows of the embedding learn (ids {tokens[0]} to {tokens[-1]}); others by `tokens`"
+            )
+        if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+            attached.notes.append("the head is another matrix and stays: what these tokens mean is learnt, not when to write them")
+        return attached

@@ -20,13 +20,14 @@ class LastLayers(WholeAdaptation):
     """Whether the head changes too; where it is also the embedding, that changes with it."""
 
     def attach(self, model: PreTrainedModel, *, seed: int) -> WholeAttached:
-        stack = next((name for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 1), None)
-        if stack is None:
+        stacks = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 1)
+        stack, blocks = next(stacks, ("", None))
+        if blocks is None:
             raise ModelError("this model has no stack of blocks to choose the last of", "choose by name: `adapt: {kind: parameters}`")
-        count = len(model.get_submodule(stack))
+        count = len(blocks)
         if self.layers > count:
             raise ModelError(f"adapt.layers is {self.layers}, and the model has {count} blocks", f"set it to at most {count}")
-        chosen = {id(p) for i in range(count - self.layers, count) for p in model.get_submodule(f"{stack}.{i}").parameters()}
+        chosen = {id(p) for i in range(count - self.layers, count) for p in blocks[i].parameters()}
         beside = model.get_submodule(stack.rpartition(".")[0]).children()
         if norms := [module for module in beside if "norm" in type(module).__name__.lower()]:
             chosen |= {id(p) for p in norms[-1].parameters()}

@@ -1,6 +1,7 @@
 """LoRA: low-rank adaptation. https://arxiv.org/abs/2106.09685"""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -8,17 +9,19 @@ from peft import LoraConfig
 from pydantic import Field, PositiveFloat, PositiveInt
 from transformers import PreTrainedModel
 
-from etude.adaptation.contract import Adaptation
-from etude.adaptation.peft_adapter import PeftAttached, attach_config, refuse_tied
+from etude.adaptation.peft_adapter import PeftAdaptation, PeftAttached, attach_config, refuse_tied
 
+QUANTISED = "quantisation.json"
+"""Beside an adapter that was trained on a base in four bits, which whoever puts it back rounds in the same way first."""
 # Linear layers that choose experts: a delta there reroutes tokens instead of teaching them.
 _ROUTERS = r".*\.(gate|router|shared_expert_gate)$"
 
 
-class Lora(Adaptation):
+class Lora(PeftAdaptation):
     """A low-rank delta beside every chosen linear layer; the base stays frozen."""
 
     kind: ClassVar[str] = "lora"
+    peft_type: ClassVar[str] = "LORA"
     rank: PositiveInt = 16
     """Of every delta."""
     alpha: PositiveFloat | None = None
@@ -27,6 +30,10 @@ class Lora(Adaptation):
     """Share of the delta's inputs that are dropped while training. Above 0 the cut into rows changes the masks."""
     targets: Literal["all-linear"] | list[str] = "all-linear"
     """Which linear layers: all but the head and the routers of experts, or those whose names end so."""
+
+    @classmethod
+    def reads(cls, folder: Path, peft_type: str | None) -> bool:
+        return cls is Lora and super().reads(folder, peft_type) and not (folder / QUANTISED).is_file()
 
     @property
     def default_learning_rate(self) -> float:

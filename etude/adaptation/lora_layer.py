@@ -74,4 +74,6 @@ class LoraLinear(Linear):
 
     def factors(self, name: str) -> tuple[Tensor, Tensor]:
         """A [rank, in] and B [out, rank]: the delta is `scaling · B A`."""
-        return self.lora_A[name].weight, self.lora_B[name].weight
+        a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        assert isinstance(a, Tensor) and isinstance(b, Tensor), "peft keeps each factor in a linear layer"
+        return a, b

@@ -7,16 +7,14 @@ from peft import PromptEncoderConfig
 from pydantic import PositiveInt
 from transformers import PreTrainedModel
 
-from etude.adaptation.contract import Adaptation
-from etude.adaptation.virtual_tokens import VirtualAttached, attach_virtual
+from etude.adaptation.virtual_tokens import VirtualAdaptation, VirtualAttached, attach_virtual
 
 
-class PTuning(Adaptation):
+class PTuning(VirtualAdaptation):
     """The network makes the virtual tokens learn together; what is saved is what it gives, without it."""
 
     kind: ClassVar[str] = "p-tuning"
-    tokens: PositiveInt = 16
-    """How many."""
+    peft_type: ClassVar[str] = "P_TUNING"
     hidden: PositiveInt = 256
     """Width of the network."""
 

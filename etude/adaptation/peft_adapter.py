@@ -5,15 +5,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from etude.adaptation.contract import Attached
+from etude.adaptation.contract import Adaptation, Attached
 from etude.adaptation.lora_layer import LoraLinear, PlainLinear
 from etude.errors import ModelError
 
@@ -32,6 +35,9 @@ class PeftAttached(Attached):
         with self.wrapper.disable_adapter():
             yield
 
+    def decays(self, name: str) -> bool:
+        return ".lora_" in name and super().decays(name)  # a scale means nothing at 1, an embedding nowhere
+
     def merged(self) -> PreTrainedModel:
         refuse_tied(self.model)
         return self.wrapper.merge_and_unload()
@@ -39,6 +45,45 @@ class PeftAttached(Attached):
     def save(self, folder: Path) -> None:
         self.wrapper.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)  # an empty form; the record beside the weights says what there is to say
+
+
+class PeftAdaptation(Adaptation):
+    """What peft saves and knows by its type."""
+
+    peft_type: ClassVar[str]
+    """As `adapter_config.json` has it."""
+
+    @classmethod
+    def reads(cls, folder: Path, peft_type: str | None) -> bool:
+        return peft_type == cls.peft_type
+
+    @classmethod
+    def reload(cls, model: PreTrainedModel, folder: Path) -> Attached:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = False
+        return put_back(attach_config(model, config), folder)
+
+
+def put_back(attached: PeftAttached, folder: Path) -> PeftAttached:
+    """Give a newborn adapter what is saved in `folder`.
+
+    Raises:
+        ModelError: it is for another model.
+    """
+    try:
+        outcome = set_peft_model_state_dict(attached.wrapper, load_file(folder / "adapter_model.safetensors"))
+    except (KeyError, RuntimeError, SafetensorError) as problem:
+        raise misfit(folder, str(problem).splitlines()[0]) from problem
+    learnt = {f"base_model.model.{name}" for name in attached.trainable}
+    missing = [key for key in outcome.missing_keys if key in learnt]
+    if missing or outcome.unexpected_keys:
+        raise misfit(folder, (missing + list(outcome.unexpected_keys))[0])
+    return attached
+
+
+def misfit(folder: Path, odd: str) -> ModelError:
+    """An adapter on the wrong model."""
+    return ModelError(f"{folder}: the adapter does not fit this model ({odd} among others)", "load it on the base it was trained on")
 
 
 LAYERS: Mapping[type, type[LoraLinear]] = {PlainLinear: LoraLinear}
@@ -53,7 +98,7 @@ def attach_config(model: PreTrainedModel, config: PeftConfig, layers: Mapping[ty
     """
     if isinstance(config, LoraConfig):
         config._register_custom_module(dict(layers))  # type: ignore[bad-assignment]
-    kind = str(config.peft_type.value if config.peft_type else "").replace("_", " ").lower()
+    kind = str(getattr(config.peft_type, "value", config.peft_type)).replace("_", " ").lower()
     try:
         with warnings.catch_warnings():
             # peft asks transformers for a name that transformers is about to change; neither is the user's business.

@@ -33,15 +33,16 @@ class PissaLinear(LoraLinear):
     def begin(self, iterations: int) -> None:
         """A and B from the largest singular values of the weight, by a randomised decomposition (https://arxiv.org/abs/0909.4061)."""
         (name,) = self.active_adapters
-        weight, scale = self.base_layer.weight.detach().float(), self.scaling[name]
+        weight, scale = self.get_base_layer().weight.detach().float(), self.scaling[name]  # type: ignore[not-callable]
         rank = self.r[name]
-        u, s, v = torch.svd_lowrank(weight, q=min(rank, *weight.shape), niter=iterations)  # [out, q], [q], [in, q]
+        # More directions than are kept: the last of those that are sought is found the worst.
+        u, s, v = (x[..., :rank] for x in torch.svd_lowrank(weight, q=min(4 * rank + 16, *weight.shape), niter=iterations))
         root = (s / scale).sqrt()
-        with torch.no_grad():
-            for factor, half in ((self.lora_A[name].weight, (v * root).T), (self.lora_B[name].weight, u * root)):
-                factor.zero_()[tuple(slice(size) for size in half.shape)] = half
-        self.register_buffer("first_a", self.lora_A[name].weight.detach().clone(), persistent=False)
-        self.register_buffer("first_b", self.lora_B[name].weight.detach().clone(), persistent=False)
+        a, b = (factor.detach() for factor in super().factors(name))
+        for factor, half in ((a, (v * root).T), (b, u * root)):
+            factor.zero_()[tuple(slice(size) for size in half.shape)] = half
+        self.register_buffer("first_a", a.clone(), persistent=False)
+        self.register_buffer("first_b", b.clone(), persistent=False)
 
     def factors(self, name: str) -> tuple[Tensor, Tensor]:
         a, b = super().factors(name)
@@ -54,6 +55,9 @@ class PissaLinear(LoraLinear):
 
 class PissaAttached(PeftAttached):
     """Saved as the plain LoRA that it is."""
+
+    def decays(self, name: str) -> bool:
+        return False  # not zero is neutral, but where A and B began
 
     def save(self, folder: Path) -> None:
         (name,) = self.wrapper.active_adapters
@@ -85,4 +89,7 @@ class Pissa(Lora):
             layer.begin(self.iterations)
         attached = PissaAttached(plain.model, plain.trainable, plain.notes)
         attached.wrapper = plain.wrapper
+        for name, module in model.named_modules():
+            if isinstance(module, PissaLinear):
+                attached.origins |= {f"{name}.first_a": module.first_a, f"{name}.first_b": module.first_b}
         return attached

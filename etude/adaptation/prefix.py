@@ -4,19 +4,16 @@ from typing import ClassVar
 
 import torch
 from peft import PrefixTuningConfig
-from pydantic import PositiveInt
 from transformers import PreTrainedModel
 
-from etude.adaptation.contract import Adaptation
-from etude.adaptation.virtual_tokens import VirtualAttached, attach_virtual, read_ahead
+from etude.adaptation.virtual_tokens import VirtualAdaptation, VirtualAttached, attach_virtual, read_ahead
 
 
-class Prefix(Adaptation):
-    """Each layer attends to a few learned places. They begin as what the model makes of random tokens, which learns far better than noise."""
+class Prefix(VirtualAdaptation):
+    """Each layer attends to a few learned places. They begin as what the model makes of random tokens."""
 
     kind: ClassVar[str] = "prefix"
-    tokens: PositiveInt = 16
-    """How many."""
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
 
     @property
     def default_learning_rate(self) -> float:

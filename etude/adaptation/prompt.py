@@ -4,19 +4,16 @@ from typing import ClassVar
 
 import torch
 from peft import PromptTuningConfig, PromptTuningInit
-from pydantic import PositiveInt
 from transformers import PreTrainedModel
 
-from etude.adaptation.contract import Adaptation
-from etude.adaptation.virtual_tokens import VirtualAttached, attach_virtual
+from etude.adaptation.virtual_tokens import VirtualAdaptation, VirtualAttached, attach_virtual
 
 
-class Prompt(Adaptation):
+class Prompt(VirtualAdaptation):
     """A soft prompt: the smallest adapter there is. It begins as random words of the vocabulary."""
 
     kind: ClassVar[str] = "prompt"
-    tokens: PositiveInt = 16
-    """How many."""
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
 
     @property
     def default_learning_rate(self) -> float:

@@ -6,16 +6,13 @@ from typing import ClassVar
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora.layer import LoraLayer
+from torch import nn
 from transformers import PreTrainedModel
 
-from etude.adaptation.lora import Lora
+from etude.adaptation.lora import QUANTISED, Lora
 from etude.adaptation.lora_layer import LoraLinear
-from etude.adaptation.peft_adapter import PeftAttached, attach_config
+from etude.adaptation.peft_adapter import LAYERS, PeftAttached, attach_config, put_back
 from etude.model.quantised import Quantised, dense, dequantise, library, plain, quantise
-
-MARK = "quantisation.json"
-"""Beside an adapter that was trained on a base in four bits; whoever puts it back quantises the base first."""
 
 
 class QLora(Lora):
@@ -26,6 +23,20 @@ class QLora(Lora):
     @property
     def keeps_parent(self) -> bool:
         return False
+
+    @classmethod
+    def reads(cls, folder: Path, peft_type: str | None) -> bool:
+        return (folder / QUANTISED).is_file()
+
+    @classmethod
+    def reload(cls, model: PreTrainedModel, folder: Path) -> "QLoraAttached":
+        config = LoraConfig.from_pretrained(str(folder))
+        assert isinstance(config, LoraConfig), "only a LoRA is trained on a base in four bits"
+        config.inference_mode = False
+        attached = attach_quantised(model, config)
+        put_back(attached, folder)
+        attached.notes.clear()  # they were said when it was trained
+        return attached
 
     def _on(self, model: PreTrainedModel, config: LoraConfig) -> "QLoraAttached":
         return attach_quantised(model, config)
@@ -43,12 +54,11 @@ class QLoraAttached(PeftAttached):
     def merged(self) -> PreTrainedModel:
         """Melted into the four bits' values, as it was trained; into the original weights it would be another model."""
         with torch.no_grad():
-            for name, layer in [(n, m) for n, m in self.model.named_modules() if isinstance(m, LoraLayer)]:
-                assert isinstance(layer, QuantisedLoraLinear), "every adapted layer is in four bits"
+            for name, layer in [(n, m) for n, m in self.model.named_modules() if isinstance(m, LoraLinear)]:
                 (active,) = layer.active_adapters
-                base = layer.get_base_layer()
+                base, (above, _, last) = layer.get_base_layer(), name.rpartition(".")
+                assert isinstance(base, nn.Linear), "ours stand on linear layers alone"
                 weight = dense(base.weight)
-                above, _, last = name.rpartition(".")
                 melted = (weight.float() + layer.get_delta_weight(active).float()).to(weight.dtype)
                 setattr(self.model.get_submodule(above), last, plain(base, melted))
         dequantise(self.model)
@@ -58,7 +68,7 @@ class QLoraAttached(PeftAttached):
         super().save(folder)
         found = self.quantised
         mark = {"kind": "nf4", "double_quantisation": True, "layers": found.layers, "parameters": found.parameters, "error": found.error}
-        (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n")
+        (folder / QUANTISED).write_text(json.dumps(mark, indent=1) + "\n")
 
 
 class QuantisedLoraLinear(LoraLinear):
@@ -72,7 +82,7 @@ def attach_quantised(model: PreTrainedModel, config: LoraConfig) -> QLoraAttache
         ModelError: bitsandbytes is missing, or there is nothing to quantise.
     """
     found = quantise(model)
-    made = attach_config(model, config, {library().nn.Linear4bit: QuantisedLoraLinear})
+    made = attach_config(model, config, {library().nn.Linear4bit: QuantisedLoraLinear} | dict(LAYERS))
     attached = QLoraAttached(made.model, made.trainable, made.notes)
     attached.wrapper, attached.quantised = made.wrapper, found
     megabytes, each = found.bytes / 2**20, found.bytes / found.parameters

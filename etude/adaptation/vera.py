@@ -6,14 +6,14 @@ from peft import VeraConfig
 from pydantic import Field, PositiveInt
 from transformers import PreTrainedModel
 
-from etude.adaptation.contract import Adaptation
-from etude.adaptation.peft_adapter import PeftAttached, attach_config
+from etude.adaptation.peft_adapter import PeftAdaptation, PeftAttached, attach_config
 
 
-class Vera(Adaptation):
+class Vera(PeftAdaptation):
     """A tenth of a LoRA's parameters, or less. The projections are saved too, so that any version of peft draws the same."""
 
     kind: ClassVar[str] = "vera"
+    peft_type: ClassVar[str] = "VERA"
     rank: PositiveInt = 256
     """Of the shared projections; it costs time, but hardly any parameters."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

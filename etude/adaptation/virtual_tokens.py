@@ -5,13 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model
 from peft.config import PromptLearningConfig
-from torch import Tensor
+from pydantic import PositiveInt
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from etude.adaptation.contract import Attached
+from etude.adaptation.peft_adapter import PeftAdaptation, misfit
 from etude.errors import ModelError
+from etude.model.cache import why_not_shared
 from etude.model.virtual import VirtualTokens, put_on
 
 
@@ -25,6 +29,11 @@ class PeftVirtual(VirtualTokens):
         self._wrapper = [wrapper]
         self._prefix = wrapper.active_peft_config.peft_type == "PREFIX_TUNING"
 
+    @property
+    def table(self) -> nn.Parameter:
+        """What is learnt, where no network stands behind it."""
+        return next(p for name, p in self.encoder.named_parameters() if name.endswith("embedding.weight"))
+
     def embeddings(self) -> Tensor | None:
         return None if self._prefix else self._wrapper[0].get_prompt(batch_size=1)[0]
 
@@ -32,6 +41,35 @@ class PeftVirtual(VirtualTokens):
         if not self._prefix:
             return None
         return [(layer.keys, layer.values) for layer in self._wrapper[0].get_prompt(batch_size=1).layers]  # type: ignore[missing-attribute]
+
+
+class VirtualAdaptation(PeftAdaptation):
+    """Learned tokens before every sample; at birth not their parent, without them their parent."""
+
+    tokens: PositiveInt = 16
+    """How many."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.tokens
+
+    @property
+    def can_be_parent(self) -> bool:
+        return False
+
+    @classmethod
+    def reload(cls, model: PreTrainedModel, folder: Path) -> Attached:
+        config = PeftConfig.from_pretrained(str(folder))
+        assert isinstance(config, PromptLearningConfig), "peft's type says so"
+        config.inference_mode = True  # what is saved is what their encoder gave, without the encoder
+        attached = attach_virtual(model, config)
+        attached.notes.clear()  # they were said when it was trained
+        learnt = load_file(folder / "adapter_model.safetensors").get("prompt_embeddings")
+        held = attached.virtual.table
+        if learnt is None or learnt.shape != held.shape:
+            raise misfit(folder, "prompt_embeddings")
+        held.data = learnt.to(held)
+        return attached
 
 
 class VirtualAttached(Attached):
@@ -52,6 +90,9 @@ class VirtualAttached(Attached):
         finally:
             self.virtual.off = False
 
+    def decays(self, name: str) -> bool:
+        return False  # a token of zeros is not nothing
+
     def merged(self) -> PreTrainedModel:
         raise ModelError("virtual tokens cannot be melted into weights, so nothing can stand on them", "train further stages on a `lora`")
 
@@ -64,8 +105,9 @@ def attach_virtual(model: PreTrainedModel, config: PromptLearningConfig) -> Virt
     """Hang the virtual tokens of a peft configuration on a frozen model.
 
     Raises:
-        ModelError: peft does not know where to put them in this architecture.
+        ModelError: peft does not know where to put them in this architecture, or answers could not be written behind them.
     """
+    _refuse_states(model)
     try:
         wrapper = get_peft_model(model, config)
     except (ValueError, KeyError) as problem:
@@ -82,10 +124,23 @@ def attach_virtual(model: PreTrainedModel, config: PromptLearningConfig) -> Virt
     return attached
 
 
+def _refuse_states(model: PreTrainedModel) -> None:
+    """Models that keep more of a text than keys and values are written with by transformers alone, which would leave these tokens out."""
+    if reason := why_not_shared(model):
+        raise ModelError(f"{type(model).__name__} cannot write behind learned tokens: {reason}", "take `lora`")
+
+
 @torch.no_grad()
 def read_ahead(model: PreTrainedModel, count: int) -> Tensor:
-    """[P, layers · 2 · key heads · head size] the keys and values of random tokens, as peft's prefix holds them."""
+    """[P, layers · 2 · key heads · head size] the keys and values of random tokens, as peft's prefix holds them.
+
+    Raises:
+        ModelError: not all that this model keeps of a token is a key and a value of one shape.
+    """
+    _refuse_states(model)
     tokens = torch.randint(model.config.get_text_config().vocab_size, (1, count), device=model.device)
     cache = model.base_model(input_ids=tokens, use_cache=True).past_key_values
+    if len({x.shape for layer in cache.layers for x in (layer.keys, layer.values)}) != 1:
+        raise ModelError(f"the keys and values of {type(model).__name__} differ in shape, and a prefix has one", "take `prompt` or `lora`")
     pairs = [torch.stack((layer.keys[0], layer.values[0])) for layer in cache.layers]  # each [2, heads, P, size]
     return torch.stack(pairs).float().permute(3, 0, 1, 2, 4).flatten(1)

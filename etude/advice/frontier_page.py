@@ -31,7 +31,7 @@ class Spot:
 
 def render(found: Frontier) -> str:
     """The page as HTML; it needs no network and runs no script."""
-    packages = Environment(loader=PackageLoader("etude"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    packages = Environment(loader=PackageLoader("etude", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     arms = [arm for arm in found.arms if arm.general is not None]
     spots, x_ticks, y_ticks, zero = _places(arms) if arms else ([], [], [], 0.0)
     return packages.get_template("advice/frontier.html.jinja").render(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, trial_of
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
-from etude.errors import ModelError
+from etude.errors import DataError, ModelError
 from etude.evaluation.general_text import GeneralText
-from etude.lineage.fingerprint import stage_identity
+from etude.lineage.fingerprint import fingerprint_file, stage_identity
 from etude.lineage.store import Store
 from etude.model.device import choose_dtype
 from etude.model.probe import longest_path
@@ -76,8 +77,18 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
         check(trial, settings)
     section = setting.mapping["stages"][name]
     section = section | {"train": section["train"] | {"dtype": str(dtype)}}
+    if objective.files:
+        section = section | {"files": [_digest(file) for file in objective.files]}
     identity = stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
     return Begun(known, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
+
+
+def _digest(file: str) -> str:
+    """Of a file's bytes."""
+    try:
+        return fingerprint_file(Path(file))
+    except OSError as problem:
+        raise DataError(f"{file}: {problem.strerror}", "write it, or name another file") from problem
 
 
 def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
@@ -94,15 +105,17 @@ def artefact_name(recipe: Recipe, stage: str) -> str:
 
 def _check_context(stage: Stage, known: Known) -> None:
     """Positions the model has never been told of, or whose rotation would depend on the neighbours, are refused before any work."""
-    config, context = known.outline.config, stage.data.context
+    config, context = known.outline.config, stage.data.context + stage.adapt.virtual_tokens
+    behind = f" and {stage.adapt.virtual_tokens} virtual tokens" if stage.adapt.virtual_tokens else ""
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
     if most is not None and context > most:
         raise ModelError(
-            f"data.context is {context}, but {known.parent.reference} knows {most} positions", f"set data.context to at most {most}"
+            f"data.context is {stage.data.context}{behind}, but {known.parent.reference} knows {most} positions",
+            f"set data.context to at most {most - stage.adapt.virtual_tokens}",
         )
     longest = longest_path(config)
     if longest is not None and context > longest:
         raise ModelError(
-            f"data.context is {context}: beyond {longest} tokens a path's rotation would depend on its neighbours",
-            f"set data.context to at most {longest}",
+            f"data.context is {stage.data.context}{behind}: beyond {longest} tokens a path's rotation would depend on its neighbours",
+            f"set data.context to at most {longest - stage.adapt.virtual_tokens}",
         )

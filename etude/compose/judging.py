@@ -171,7 +171,10 @@ def measure(
         within: entered around everything, for a parent that is its child with the adapters off.
         will_change: the model itself is about to be trained, so its head is copied for later comparison.
     """
+    # Distributions are compared later, when adapters are on again: then an adapted head must be read without its own.
     head = copy.deepcopy(policy.head) if will_change else policy.head
+    if within is not nullcontext:
+        head = getattr(head, "base_layer", head)
     with within():
         # A pair's answers side by side, so that their prompt is read once.
         scored = [one for pair in zip(trial.held_out, trial.rejected, strict=True) for one in pair] if trial.rejected else trial.held_out

@@ -59,7 +59,7 @@ class Work:
         self.cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layout.name)
         objective = stage.objective
         if objective.sampling is not None and objective.needs_reference and not stage.adapt.keeps_parent:
-            what = f"{objective.kind} weighs the divergence from the parent on answers yet to be written, and {stage.adapt.kind} changes the parent"
+            what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
             raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
         self.policy = Policy(self.opened.model, layout=layout.name, compute=begun.dtype)
         self.parent: Measured | None = None
@@ -71,14 +71,16 @@ class Work:
             self.parent = self._measure("the parent", will_change=True) if leads() else None
             self.judging = time.perf_counter() - began
             self.stored = self._stored_reference()
+        self.parameters = sum(p.numel() for p in self.opened.model.parameters())
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
+        self.policy.check()
         for note in self.attached.notes:
             voice.say(note)
 
     def train(self) -> Outcome:
         """From the newest checkpoint, or from birth, to the end or an interruption."""
         train, model = self.stage.train, self.opened.model
-        share = self.attached.trainable_count / sum(p.numel() for p in model.parameters())
+        share = self.attached.trainable_count / self.parameters
         self.voice.say(f"{self.attached.trainable_count:,} parameters may change ({share:.2%})")
         if train.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -123,7 +125,7 @@ class Work:
             self.stage.objective,
             self.cut,
             self.folder / "rollouts",
-            decode=lambda tokens, plain: str(tokenizer.decode(tokens, skip_special_tokens=plain)),
+            decode=lambda tokens, plain: str(tokenizer.decode(list(tokens), skip_special_tokens=plain)),
             stop_ids=self.opened.stop_ids,
             seed=self.stage.train.seed,
             say=self.voice.say,
@@ -194,7 +196,7 @@ class Work:
         return judged(story, self.trial, parent, tuned, apart, self.begun.text, self.opened.tokenizer, self.settings)
 
     def _story(self, outcome: Outcome, judging: float) -> Story:
-        totals, model = outcome.totals, self.opened.model
+        totals = outcome.totals
         cost = Cost(
             seconds=totals.seconds,
             logical_tokens=totals.logical_tokens,
@@ -202,7 +204,7 @@ class Work:
             supervised_tokens=totals.supervised_tokens,
             peak_memory_bytes=peak_memory(self.setting.device),
             trainable_parameters=self.attached.trainable_count,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=self.parameters,
             judging_seconds=judging,
         )
         slower = [f"attention took the slower way in {n:,} forwards: {why}" for why, n in self.policy.counts.slower.items()]

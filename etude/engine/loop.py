@@ -108,7 +108,7 @@ def fit(course: Course) -> Outcome:
 class _Run:
     def __init__(self, course: Course):
         self.course = course
-        self.optimizer = make_optimizer(course.attached.trainable, course.train, course.learning_rate, course.attached.rates)
+        self.optimizer = make_optimizer(course.attached, course.train, course.learning_rate)
         self.parameters = list(course.attached.trainable.values())
         self.checkpoints = Checkpoints(course.folder / "checkpoints", course.train.keep_checkpoints)
         self.drawn = course.order.start()
@@ -229,6 +229,7 @@ class _Run:
     def _save(self) -> None:
         trainable = self.course.attached.trainable
         tensors = {f"weight/{name}": p.detach() for name, p in trainable.items()}
+        tensors |= {f"origin/{name}": tensor for name, tensor in self.course.attached.origins.items()}
         tensors |= {f"optimizer/{path}": tensor for path, tensor in optimizer_tensors(self.optimizer, trainable).items()}
         state = {"step": self.step, "drawn": list(self.drawn), "totals": asdict(self.totals), "tokens_per_row": self.cut.tokens_per_row}
         self.checkpoints.save(self.step, tensors, state | {"machine": _machine()})
@@ -240,13 +241,15 @@ class _Run:
         for note in found.notes:
             self.course.say(note)
         trainable = self.course.attached.trainable
-        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "optimizer": {}}
+        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "origin": {}, "optimizer": {}}
         for path, tensor in found.tensors.items():
             group, name = path.split("/", 1)
             groups[group][name] = tensor
         with torch.no_grad():
             for name, tensor in groups["weight"].items():
                 trainable[name].copy_(tensor)
+            for name, tensor in groups["origin"].items():
+                self.course.attached.origins[name].copy_(tensor)
         restore_optimizer(self.optimizer, trainable, groups["optimizer"])
         self.step, self.drawn = found.state["step"], tuple(found.state["drawn"])
         self.totals = Totals(**found.state["totals"])

@@ -2,30 +2,25 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from etude.adaptation.contract import Attached
 from etude.errors import TrainingError
 from etude.recipe.schema import Train
 
 
-def make_optimizer(
-    trainable: Mapping[str, nn.Parameter], train: Train, learning_rate: float, rates: Mapping[str, float] = MappingProxyType({})
-) -> torch.optim.AdamW:
-    """Matrices decay, biases and norms never do. https://arxiv.org/abs/1711.05101
-
-    Args:
-        rates: by what the adaptation multiplies the learning rate of a parameter; the recipe's `rates` come on top.
+def make_optimizer(attached: Attached, train: Train, learning_rate: float) -> torch.optim.AdamW:
+    """Only what may go to zero decays; each group learns at its own multiple of the rate. https://arxiv.org/abs/1711.05101
 
     Raises:
         TrainingError: a pattern of the recipe's `rates` fits no parameter.
     """
-    factors = _factors(trainable, train, rates)
+    factors = _factors(attached, train)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in trainable.items():
-        groups.setdefault((factors[name], parameter.dim() >= 2), []).append(parameter)
+    for name, parameter in attached.trainable.items():
+        groups.setdefault((factors[name], attached.decays(name)), []).append(parameter)
     options = [
         {"params": chosen, "weight_decay": train.weight_decay if decays else 0.0, "factor": factor}
         for (factor, decays), chosen in sorted(groups.items(), key=lambda group: group[0], reverse=True)
@@ -41,12 +36,13 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def _factors(trainable: Mapping[str, nn.Parameter], train: Train, rates: Mapping[str, float]) -> dict[str, float]:
-    factors = {name: rates.get(name, 1.0) for name in trainable}
+def _factors(attached: Attached, train: Train) -> dict[str, float]:
+    """By what the adaptation multiplies the rate of each parameter, and the recipe's `rates` on top."""
+    factors = {name: attached.rates.get(name, 1.0) for name in attached.trainable}
     for pattern, factor in train.rates.items():
-        chosen = [name for name in trainable if fnmatchcase(name, pattern)]
+        chosen = [name for name in factors if fnmatchcase(name, pattern)]
         if not chosen:
-            some = ", ".join(list(trainable)[:3])
+            some = ", ".join(list(factors)[:3])
             raise TrainingError(f"train.rates: {pattern!r} fits no parameter that is trained", f"their names look like {some}, …")
         for name in chosen:
             factors[name] *= factor

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from etude.core import ranks
 from etude.core.sample import Example, Sample
@@ -51,10 +52,11 @@ class Rollouts:
     def __call__(self, step: int, examples: Sequence[Example]) -> tuple[list[Example], dict[str, float]]:
         """The step's samples, one example a prompt, and what is to be told of them."""
         file = self.folder / f"step-{step:08d}.json"
-        if ranks.rank() == 0 and not file.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_file(file, json.dumps({"step": step, "groups": self._write(step, examples)}) + "\n")
-        ranks.barrier()
+        if ranks.rank() > 0:
+            if ranks.anywhere(False):
+                raise TrainingError(f"step {step}: the first process could not write its answers", "see its message")
+        else:
+            self._keep(file, step, examples)
         groups = json.loads(file.read_text(encoding="utf-8"))["groups"]
         if len(groups) != len(examples):
             raise TrainingError(f"{file} holds {len(groups)} groups for {len(examples)} prompts", f"remove {file.parent} and run it again")
@@ -65,10 +67,26 @@ class Rollouts:
         told = {"reward": rewards.mean(), "groups_alike": (rewards.std(1) == 0).mean(), "answer_tokens": np.mean(lengths)}
         return learnt, {name: float(value) for name, value in told.items()} | {"stopped": float(np.mean(stopped))}
 
+    def _keep(self, file: Path, step: int, examples: Sequence[Example]) -> None:
+        """Write the step's answers down, unless they are there; the other processes wait for the outcome."""
+        try:
+            if not file.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_file(file, json.dumps({"step": step, "groups": self._write(step, examples)}) + "\n")
+        except torch.OutOfMemoryError as problem:
+            ranks.anywhere(True)
+            remedy = "set a smaller objective.group, objective.max_new_tokens or train.tokens_per_row"
+            raise TrainingError(f"step {step}: the device is out of memory while writing answers", remedy) from problem
+        except Exception:  # not KeyboardInterrupt: who stops at once waits for nobody
+            ranks.anywhere(True)
+            raise
+        ranks.anywhere(False)
+
     def _write(self, step: int, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Sample, reward and score under the policy as it is now."""
         how: Sampling = self.sampling
-        prompts = [_prompt(one.samples[0]) for one in examples]
+        asked_of = [_parts(one) for one in examples]
+        prompts = [prompt for prompt, _ in asked_of]
         answers = generate(
             self.policy.model,
             [prompt for prompt in prompts for _ in range(how.group)],
@@ -80,8 +98,8 @@ class Rollouts:
             say=self.say,
         )
         groups = []
-        for i, (prompt, one) in enumerate(zip(prompts, examples, strict=True)):
-            asked, expected = self.decode(prompt, False), self.decode(one.samples[0].tokens[len(prompt) :].tolist(), True)
+        for i, ((prompt, own), one) in enumerate(zip(asked_of, examples, strict=True)):
+            asked, expected = self.decode(prompt, False), self.decode(own, True)
             written = []
             for answer in answers[i * how.group : (i + 1) * how.group]:
                 text = self.decode(answer.tokens, True)
@@ -95,7 +113,12 @@ class Rollouts:
     def _score(self, groups: list[dict[str, Any]], examples: Sequence[Example]) -> None:
         """Add each token's log-probability when it was written, by the forward that learns from it."""
         unscored = [self._example(group, one) for group, one in zip(groups, examples, strict=True)]
-        found = StoredReference.compute(self.policy, unscored, self.cut)
+        training = self.policy.model.training
+        self.policy.model.eval()  # as it wrote them: without dropout
+        try:
+            found = StoredReference.compute(self.policy, unscored, self.cut)
+        finally:
+            self.policy.model.train(training)
         starts, values = found["starts"].tolist(), found["log_probability"].tolist()
         number = 0
         for group in groups:
@@ -116,6 +139,16 @@ class Rollouts:
         return Example(tuple(samples), one.source, one.row)
 
 
-def _prompt(sample: Sample) -> list[int]:
-    """Everything before the first supervised token."""
-    return sample.tokens[: int(np.flatnonzero(sample.weight)[0])].tolist()
+def _parts(one: Example) -> tuple[list[int], list[int]]:
+    """What a row asks, and its own answer: the last run of supervised tokens, and all before it.
+
+    Raises:
+        TrainingError: a row of raw text, or of which everything is supervised, asks nothing.
+    """
+    sample = one.samples[-1]
+    supervised = np.flatnonzero(sample.weight)
+    start = int(supervised[-1] - (np.diff(supervised)[::-1] != 1).argmax()) if (np.diff(supervised) != 1).any() else int(supervised[0])
+    if start < 2:
+        what = f"{one.source}:{one.row}: everything in this row is an answer, so nothing can be asked"
+        raise TrainingError(what, "give rows of prompt and completion, or messages with `data.train_on: answers`")
+    return sample.tokens[:start].tolist(), sample.tokens[start:].tolist()

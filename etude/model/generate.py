@@ -104,17 +104,15 @@ def generate(
     limits = _limits(model, own, max_new_tokens, say)
     sampling = _Sampling.of(len(prompts), max_new_tokens, temperature, top_p, seed)
     written: list[list[int]] = [[] for _ in prompts]
-    stops: list[int | None] = [None] * len(prompts)
-    finished = 0
+    stops: dict[int, int | None] = {}  # of each prompt whose answer has ended
     for row, token, last in _tokens(model, own, limits, stop_ids, sampling, batch_tokens, seed, say):
-        if token in stop_ids:
-            stops[row] = token
-        else:
+        if token not in stop_ids:
             written[row].append(token)
-        finished += last
-        if last and progress is not None:
-            progress(finished, len(prompts))
-    return [Generated(*answer) for answer in zip(written, stops, strict=True)]
+        if last:
+            stops[row] = token if token in stop_ids else None
+            if progress is not None:
+                progress(len(stops), len(prompts))
+    return [Generated(tokens, stops[row]) for row, tokens in enumerate(written)]
 
 
 def stream(
@@ -142,8 +140,7 @@ def stream(
 
 def _limits(model: PreTrainedModel, prompts: list[list[int]], new_tokens: int, say: Callable[[str], None]) -> list[int]:
     """The most new tokens for each prompt: `new_tokens`, or what the model's context leaves."""
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31
-    context -= ahead_of(model)
+    context = (getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31) - ahead_of(model)
     for row, prompt in enumerate(prompts):
         if not prompt:
             raise ModelError(f"prompt {row + 1} has no tokens", "leave out empty prompts")
@@ -171,8 +168,6 @@ def _tokens(
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
     with _evaluating(model):
         if reason := why_not_shared(model):
-            if ahead_of(model):
-                raise ModelError(f"{type(model).__name__} cannot write behind learned tokens: {reason}", "tune a `lora` instead")
             say(f"{type(model).__name__} writes without a shared beginning, equal lengths together: {reason}")
             for _, group in groupby(order, key=lambda row: len(prompts[row])):
                 for rows in _batches(list(group), prompts, limits, batch_tokens):
@@ -216,12 +211,12 @@ def _beginning(model: PreTrainedModel, prompts: list[list[int]]) -> tuple[Dynami
     most = min(len(prompt) for prompt in prompts) - 1
     length = min(most, next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), most))
     cache, ahead = empty_cache(model), ahead_of(model)
-    if ahead:
-        begin_cache(model, cache)
+    begin_cache(model, cache)
     if length:
         tokens = torch.tensor([prompts[0][:length]], device=model.device)  # [1, P]
-        position = torch.arange(ahead, ahead + length, device=model.device)[None]
-        _forward(model, cache, tokens, tokens.new_ones(1, ahead + length), position, logits=False)
+        _forward(
+            model, cache, tokens, tokens.new_ones(1, ahead + length), ahead + torch.arange(length, device=model.device)[None], logits=False
+        )
     return cache, length
 
 

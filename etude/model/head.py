@@ -107,7 +107,7 @@ def _read_with_gradient(
 def _by_module(hidden: Tensor, head: nn.Module, target: Tensor, shape: Shape) -> Tensor:
     def one(h: Tensor, t: Tensor) -> Tensor:
         logits = shape.apply(head(h).float())
-        return logits.gather(-1, t[:, None])[:, 0] - logits.logsumexp(-1)
+        return torch.log_softmax(logits, -1).gather(-1, t[:, None])[:, 0]
 
     if not torch.is_grad_enabled():
         return torch.cat([one(h, t) for h, t in _chunks(hidden, target)])

@@ -53,6 +53,16 @@ class Policy(nn.Module):
         assert head is not None, "a causal language model has a head"
         return head
 
+    def check(self) -> None:
+        """Refuse what could not run.
+
+        Raises:
+            ModelError: keys and values were learnt for a model in which not every layer would read them.
+        """
+        virtual = virtual_of(self.model)
+        if self.layout != "forest" and virtual is not None and virtual.embeddings() is None:
+            raise ModelError(f"{type(self.model).__name__} has layers that no prefix reaches", "take `prompt` or `lora`")
+
     def forward(self, forest: Forest, coefficients: Tensor | None = None) -> Scores:
         """Score the forest's predictions.
 
@@ -104,8 +114,7 @@ class Policy(nn.Module):
         seen[lines, forest.position] = 1
         virtual, ahead, read = virtual_of(self.model), 0, {"input_ids": tokens}
         if virtual is not None:
-            if virtual.keys_values() is not None:
-                raise ModelError(f"{type(self.model).__name__} has layers that no prefix reaches", "learn a `prompt`, or a `lora`")
+            self.check()
             ahead, read = virtual.count, {"inputs_embeds": self._embedded(virtual, tokens)}
             seen = torch.cat((seen.new_ones(len(nodes), ahead), seen), 1)
         output = self.model.base_model(attention_mask=seen, use_cache=False, **read)

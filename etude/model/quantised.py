@@ -31,7 +31,7 @@ def library() -> Any:
     try:
         # It warns of a kernel for inference that is not needed here.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        import bitsandbytes
+        import bitsandbytes  # noqa: PLC0415 (a heavy extra)
     except ImportError as missing:
         raise ModelError("a base in four bits needs bitsandbytes, which is not installed", "run: pip install 'etude[qlora]'") from missing
     return bitsandbytes
@@ -59,6 +59,8 @@ def quantise(model: PreTrainedModel) -> Quantised:
         small.weight = packed.to(before.device)
         small.weight.quant_state.dtype = dtype
         small.bias, small.training = layer.bias, layer.training
+        # Its own inference on such processors packs the bits anew, in place, and computes in bfloat16 whatever was asked for.
+        small.support_avx512bf16_for_cpu = False
         above, _, last = name.rpartition(".")
         setattr(model.get_submodule(above), last, small)
         lost += float((dense(small.weight).float() - before.float()).square().sum())

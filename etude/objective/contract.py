@@ -83,6 +83,11 @@ class Objective(Leaf):
         """How the policy writes what is learnt from; None where the rows are learnt from as they are."""
         return None
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files beside the recipe that decide what is learnt: changed, they make another stage."""
+        return ()
+
     def advantages(self, rewards: np.ndarray) -> np.ndarray:
         """[G] rewards of the answers to one prompt → what each is moved by."""
         raise NotImplementedError(f"{self.kind} samples no answers")

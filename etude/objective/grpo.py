@@ -28,7 +28,7 @@ class GRPO(Objective):
     max_new_tokens: PositiveInt = 128
     """Longest answer."""
     temperature: PositiveFloat = 1.0
-    """Of the sampling."""
+    """Of the sampling; ratios compare probabilities at temperature 1."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample only from the likeliest tokens that together have this probability."""
     beta: Annotated[float, Field(ge=0)] = 0.0
@@ -53,6 +53,10 @@ class GRPO(Objective):
     @property
     def sampling(self) -> Sampling:
         return Sampling(self.group, self.max_new_tokens, self.temperature, self.top_p, tuple(self.rewards))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(file for reward in self.rewards for file in reward.files)
 
     @property
     def watched(self) -> tuple[str, ...]:

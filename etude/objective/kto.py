@@ -1,7 +1,6 @@
 """KTO: single answers that were liked or not, weighed as people weigh gains and losses. https://arxiv.org/abs/2402.01306"""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from etude.core.forest import Forest
 from etude.core.sample import Example, Sample
 from etude.core.scores import Scores
+from etude.errors import TrainingError
 from etude.objective.contract import NOTHING, Objective, Terms
 
 _MISMATCHED = "mismatched"
@@ -21,7 +21,7 @@ class KTO(Objective):
     """An answer's reward is measured from a baseline: how far the policy has moved on answers that belong to other prompts.
 
     loss = weight * (1 - sigmoid(±(reward - baseline))), + for liked answers, with reward = beta * log(p / p_parent) and
-    baseline = max(0, the mean reward of each prompt with the next row's answer), which has no gradient.
+    baseline = max(0, the mean reward of each prompt with the answer of the next row that asks something else), which has no gradient.
     """
 
     kind: ClassVar[str] = "kto"
@@ -57,11 +57,16 @@ class KTO(Objective):
         return ("accuracy", "baseline")
 
     def arrange(self, examples: Sequence[Example]) -> list[Example]:
-        """Beside each answer the next row's answer behind the same prompt, cut where it would be longer than any row is."""
+        """Beside each answer that of the next row that asks something else, cut where it would be longer than any row is."""
         longest = max((len(sample) for example in examples for sample in example.samples), default=0)
+        prompts = [_prompt(example.samples[-1]) for example in examples]
+        if len({prompt.tobytes() for prompt in prompts}) == 1:
+            raise TrainingError(
+                f"{examples[0].source}: every row asks the same, and kto compares with answers to other prompts", "take dpo"
+            )
         return [
             Example((*one.samples, _mismatched(one.samples[-1], other.samples[-1], longest)), one.source, one.row)
-            for one, other in pairwise([*examples, *examples[:1]])
+            for one, other in zip(examples, _others(examples, prompts), strict=True)
         ]
 
     def weight(self, examples: list[Example]) -> dict[str, float]:
@@ -87,12 +92,25 @@ class KTO(Objective):
         return self.beta * forest.per_sample(scores.log_probability - reference.log_probability)
 
 
+def _others(examples: Sequence[Example], prompts: Sequence[np.ndarray]) -> list[Example]:
+    """For each example the next one that asks something else, around the end."""
+    found: list[Example] = []
+    for i in range(2 * len(examples) - 1, -1, -1):  # backwards, so that what comes next is known
+        here, after = i % len(examples), (i + 1) % len(examples)
+        other = examples[after]
+        if found and np.array_equal(prompts[after], prompts[here]):
+            other = found[-1]
+        found.append(other)
+    return found[: len(examples) - 1 : -1]
+
+
 def _mismatched(one: Sample, other: Sample, longest: int) -> Sample:
     """The prompt of one with the answer of another: everything before, and everything from, the first supervised token."""
-    prompt, answer = one.tokens[: _first(one)], other.tokens[_first(other) :]
-    weight = np.concatenate([np.zeros(len(prompt), np.float32), other.weight[_first(other) :]])
+    prompt, start = _prompt(one), len(_prompt(other))
+    answer, weight = other.tokens[start:], np.concatenate([np.zeros(len(prompt), np.float32), other.weight[start:]])
     return Sample(np.concatenate([prompt, answer])[:longest], weight[:longest], _MISMATCHED)
 
 
-def _first(sample: Sample) -> int:
-    return int(np.flatnonzero(sample.weight)[0])
+def _prompt(sample: Sample) -> np.ndarray:
+    """[P] everything before the first supervised token."""
+    return sample.tokens[: int(np.flatnonzero(sample.weight)[0])]

@@ -6,8 +6,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
+from etude.adaptation.lora import QUANTISED
 from etude.adaptation.pissa import Pissa
-from etude.adaptation.qlora import MARK, QLora
+from etude.adaptation.qlora import QLora
 from etude.adaptation.reload import reattach
 from etude.model.quantised import library, quantise
 
@@ -45,6 +46,7 @@ def test_25_merged_into_or_put_on_another_base_than_it_was_trained_on(tmp_path):
 
     rounded = tiny.copy_of(base, "eager")
     quantise(rounded)
+    rounded.is_loaded_in_4bit = True  # as transformers marks what it quantised, so that peft takes its own layer
     plain = get_peft_model(rounded, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
     names = {name: p for name, p in plain.named_parameters() if "lora_" in name}
     with torch.no_grad():
@@ -56,5 +58,5 @@ def test_25_merged_into_or_put_on_another_base_than_it_was_trained_on(tmp_path):
     merged = reattach(tiny.copy_of(base), tmp_path).merged()
     assert not any(isinstance(module, library().nn.Linear4bit) for module in merged.modules())
     assert (logits(merged) - trained).abs().max() < 1e-4
-    (tmp_path / MARK).unlink()
+    (tmp_path / QUANTISED).unlink()
     assert (logits(reattach(tiny.copy_of(base), tmp_path).model) - trained).abs().max() > 1e-2, "without the mark it would be silent"

@@ -42,7 +42,7 @@ evaluate:
         "did you mean `truncate`?",
         "r.yaml:10:13: stages.first.adapt.r: unknown key; did you mean `rank`?",
         "r.yaml:10:29: stages.first.adapt.targets: expected a list or `all-linear`, got the number 3",
-        "r.yaml:11:23: stages.first.objective.kind: unknown kind 'sft'; one of: next-token, dpo; did you mean `next-token`?",
+        "r.yaml:11:23: stages.first.objective.kind: unknown kind 'sft'; one of: next-token, dpo, kto; did you mean `next-token`?",
         "r.yaml:13:15: stages.first.train.epochs: expected a number, got the text '3'; did you mean 3, without quotes or separators?",
         "r.yaml:14:16: stages.first.train.compile: expected true or false, got the text 'yes'; did you mean `true`?",
         "r.yaml:15:7: stages.first.train.bf16: unknown key; did you mean `dtype`? "

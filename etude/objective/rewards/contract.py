@@ -13,6 +13,11 @@ class Reward(Leaf):
     weight: float = Field(default=1.0)
     """By what it is multiplied before rewards are summed; below zero it is a penalty."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that it is made of."""
+        return ()
+
     @abstractmethod
     def score(self, prompt: str, expected: str, answer: str) -> float:
         """What an answer is worth.
