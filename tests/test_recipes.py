@@ -17,12 +17,13 @@ def test_every_shipped_recipe_is_read(name, tmp_path, monkeypatch):
     assert loaded.mapping["stages"] and loaded.recipe.evaluate is not None, "and is judged"
 
 
-def test_the_quickstart_on_a_tiny_base(tmp_path):
-    """The whole recipe but for its base, its rows and their number: `where`, `limit`, the templates, the metrics it is judged by."""
+@pytest.fixture
+def small(tmp_path) -> list[str]:
+    """Overrides that leave a recipe whole but for base, rows and steps: `where`, `limit`, the templates, the metrics it is judged by."""
     with (tmp_path / "reviews.csv").open("w", newline="") as file:
         rows = [[f"film {i} is {('dull', 'fine')[i % 2]}", i % 2, ("rotten_tomatoes", "imdb")[i % 3 == 0]] for i in range(90)]
         csv.writer(file).writerows([["text", "label", "source"], *rows])
-    overrides = [
+    return [
         f"base={make_base(tmp_path / 'base')}",
         f"stages.sentiment.data.sources.0.path={tmp_path / 'reviews.csv'}",
         "stages.sentiment.data.sources.0.limit=50",
@@ -30,9 +31,18 @@ def test_the_quickstart_on_a_tiny_base(tmp_path):
         "stages.sentiment.train.steps=2",
         "evaluate.keep.tokens=1000",
     ]
-    (forecast,) = etude.forecast("quickstart", overrides, project=tmp_path)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_runs(name, small, tmp_path):
+    done = etude.run(name, small, project=tmp_path).stages["sentiment"]
+    assert done.record.metrics["steps"] == 2 and done.judgement.axes and done.report.exists()
+
+
+def test_the_quickstart_on_a_tiny_base(small, tmp_path):
+    (forecast,) = etude.forecast("quickstart", small, project=tmp_path)
     assert (forecast.steps, forecast.training_rows, forecast.held_out_rows, forecast.judged_rows) == (2, 40, 10, 10)
-    done = etude.run("quickstart", overrides, project=tmp_path).stages["sentiment"]
+    done = etude.run("quickstart", small, project=tmp_path).stages["sentiment"]
     assert done.record.metrics["steps"] == 2 and done.record.counts["read"] == 90
     names = [axis.name for axis in done.judgement.axes]
     assert names[0] == "accuracy of “sentiment”" and "valid JSON" in names and "loss on general text" in names
