@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from etude.advice.arms import frontier
     from etude.compose.checkup import doctor
     from etude.compose.comparison import compare
-    from etude.compose.library import clean, show
+    from etude.compose.library import clean, name, show, verify
     from etude.compose.library import list_ as list
     from etude.compose.looking import data_show, init, schema
     from etude.compose.models import Model, chat, load
@@ -27,6 +27,8 @@ _WHERE = {
     "data_show": "etude.compose.looking:data_show",
     "list": "etude.compose.library:list_",
     "show": "etude.compose.library:show",
+    "name": "etude.compose.library:name",
+    "verify": "etude.compose.library:verify",
     "clean": "etude.compose.library:clean",
     "chat": "etude.compose.models:chat",
     "load": "etude.compose.models:load",
@@ -39,7 +41,7 @@ _WHERE = {
 
 __all__ = [
     "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_show", "doctor", "forecast", "frontier", "init", "list",
-    "load", "read_recipe", "run", "schema", "show",
+    "load", "name", "read_recipe", "run", "schema", "show", "verify",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What peft keeps well: injecting, switching off, merging and the file format of its adapters. Which layer computes is ours."""
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,14 @@ class PeftAttached(Attached):
     def save(self, folder: Path) -> None:
         self.wrapper.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)  # an empty form; the record beside the weights says what there is to say
+        _in_order(folder / "adapter_config.json", self.wrapper.peft_config[self.wrapper.active_adapter])
+
+
+def _in_order(file: Path, config: PeftConfig) -> None:
+    """Sort what peft keeps as sets: their order is another in every process, and equal runs give equal files."""
+    written = json.loads(file.read_text(encoding="utf-8"))
+    ordered = {key: sorted(value) if isinstance(getattr(config, key, None), set) else value for key, value in written.items()}
+    file.write_text(json.dumps(ordered, indent=2, sort_keys=True), encoding="utf-8")
 
 
 class PeftAdaptation(Adaptation):

@@ -1,4 +1,4 @@
-"""`etude list`, `show`, `chat`, `compare`, `clean`: what there is, and what it can do."""
+"""`etude list`, `show`, `name`, `chat`, `compare`, `clean`: what there is, and what it can do."""
 
 from typing import Annotated
 
@@ -11,6 +11,7 @@ def register(app: typer.Typer) -> None:
     """Add this room's verbs."""
     app.command("list")(list_)
     app.command()(show)
+    app.command()(name)
     app.command()(chat)
     app.command()(compare)
     app.command()(clean)
@@ -19,17 +20,38 @@ def register(app: typer.Typer) -> None:
 def list_(as_json: Json = False) -> None:
     """List the project's artefacts, newest first."""
     from etude.cli.show_library import print_list  # noqa: PLC0415
+    from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
     from etude.compose.library import list_ as listed  # noqa: PLC0415
 
-    print_list(listed(), as_json)
+    print_list(listed(voice=TerminalVoice()), as_json)
 
 
-def show(name: Annotated[str, typer.Argument(help="name or name@version")], as_json: Json = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="name, name@version or name@alias")],
+    verify: Annotated[bool, typer.Option("--verify", help="Read every byte of its files too, and say what is wrong with them.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show an artefact: where it is from, its figures, what stands on it."""
     from etude.cli.show_library import print_shown  # noqa: PLC0415
-    from etude.compose.library import show as shown  # noqa: PLC0415
+    from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
+    from etude.compose import library  # noqa: PLC0415
 
-    print_shown(shown(name), as_json)
+    problems = library.verify(name) if verify else None
+    print_shown(library.show(name, voice=TerminalVoice()), problems, as_json)
+    if problems:
+        raise typer.Exit(1)
+
+
+def name(
+    reference: Annotated[str, typer.Argument(help="name, name@version or name@alias")],
+    alias: Annotated[str, typer.Argument(help="What it is to be called, such as production: name@production.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take the alias away; the artefact stays.")] = False,
+) -> None:
+    """Give an artefact an alias, or take one away. What has an alias is never cleaned away."""
+    from etude.compose import library  # noqa: PLC0415
+
+    record = library.name(reference, alias, remove=remove)
+    typer.echo(f"{record.name}@{alias} is no more; {record.reference} stays" if remove else f"{record.name}@{alias} is {record.reference}")
 
 
 def chat(
@@ -72,10 +94,13 @@ def compare(
 
 
 def clean(
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them, instead of only saying what would go.")] = False, as_json: Json = False
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them, instead of only saying what would go.")] = False,
+    runs: Annotated[bool, typer.Option("--runs", help="Unfinished runs too, which the same command would go on with.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what could be thrown away without loss, and with --yes do it."""
     from etude.cli.show_library import print_cleaned  # noqa: PLC0415
+    from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
     from etude.compose.library import clean as cleaned  # noqa: PLC0415
 
-    print_cleaned(cleaned(yes=yes), yes, as_json)
+    print_cleaned(cleaned(yes=yes, runs=runs, voice=TerminalVoice()), yes, as_json)

@@ -38,13 +38,14 @@ def print_list(entries: list[Entry], as_json: bool) -> None:
     Console(highlight=False).print(table)
 
 
-def print_shown(shown: Shown, as_json: bool) -> None:
-    """One artefact, whole."""
+def print_shown(shown: Shown, problems: list[str] | None, as_json: bool) -> None:
+    """One artefact, whole; `problems` of its files where they were read."""
     record = shown.record
     if as_json:
         line = [ancestor.reference for ancestor in shown.ancestors]
         plain = json.loads(record.to_json()) | {"folder": str(shown.folder), "aliases": shown.aliases, "ancestors": line}
         plain |= {"descendants": [_plain(branch) for branch in shown.descendants]}
+        plain |= {"problems": problems} if problems is not None else {}
         typer.echo(json.dumps(plain, ensure_ascii=False))
         return
     console = Console(highlight=False)
@@ -63,6 +64,7 @@ def print_shown(shown: Shown, as_json: bool) -> None:
         "tokens": f"{record.counts.get('logical_tokens', 0):,} in the training rows, {record.counts.get('supervised_tokens', 0):,} learnt",
         "training": f"{record.metrics.get('steps')} steps, the last with loss {_figure(record.metrics.get('loss'))}",
         "verdict": str(verdict) if verdict is not None else "not judged",
+        "files": "" if problems is None else "; ".join(problems) or f"all {len(record.files)} are as they were published",
     }
     console.print(Text(record.reference, style="bold"))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
@@ -93,8 +95,9 @@ def _figure(value: object) -> str:
 def print_cleaned(cleaned: Cleaned, yes: bool, as_json: bool) -> None:
     """What went, or could go."""
     if as_json:
-        items = [asdict(item) | {"path": str(item.path)} for item in cleaned.items]
-        typer.echo(json.dumps({"items": items, "freed": cleaned.freed}, ensure_ascii=False))
+        plain = lambda items: [asdict(item) | {"path": str(item.path)} for item in items]
+        found = {"items": plain(cleaned.items), "freed": cleaned.freed, "unfinished": plain(cleaned.unfinished)}
+        typer.echo(json.dumps(found, ensure_ascii=False))
         return
     for item in cleaned.items:
         typer.echo(f"{memory(item.bytes):>10}  {item.reference or item.path.name}: {item.reason}")
@@ -103,7 +106,10 @@ def print_cleaned(cleaned: Cleaned, yes: bool, as_json: bool) -> None:
     elif yes:
         typer.echo(f"{memory(cleaned.freed)} set free")
     else:
-        typer.echo(f"{memory(sum(item.bytes for item in cleaned.items))} could be set free; `etude clean --yes` does it")
+        typer.echo(f"{memory(sum(item.bytes for item in cleaned.items))} could be set free; the same command with --yes does it")
+    if cleaned.unfinished:
+        kept = f"{counted(len(cleaned.unfinished), 'unfinished run')} ({memory(sum(run.bytes for run in cleaned.unfinished))})"
+        typer.echo(f"{kept} can be gone on with and so stay; `etude clean --runs` shows them")
 
 
 def _tree(shown: Shown) -> Tree:

@@ -33,10 +33,10 @@ def _print_stage(console: Console, done: Finished) -> None:
     # A bare name is its newest version, which one that was found finished need not be.
     name = done.record.reference if done.reused else done.record.name
     console.print()
+    if done.reused or done.judgement is None:
+        console.print(Text(f"{done.record.reference} {'is there already' if done.reused else 'is made; it was not judged'}", style="bold"))
     if done.judgement is not None:
         print_judgement(console, done.judgement)
-    else:
-        console.print(Text(f"{done.record.reference} {'is there already' if done.reused else 'is made; it was not judged'}", style="bold"))
     console.print()
     lines = [("talk with it", f"etude chat {name}"), ("look closer", f"etude show {name}"), ("files", where(done.folder))]
     if done.report is not None:

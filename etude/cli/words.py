@@ -1,11 +1,14 @@
 """How are names, places and numbers of things written on a terminal?"""
 
+import re
 from pathlib import Path
 
 
 def short(reference: str) -> str:
-    """A file or folder by its last part; artefacts and hub ids as they are."""
-    return Path(reference).name if reference.startswith(("/", "package:")) else reference
+    """A file or folder by its last part, a commit by its beginning; artefacts and hub ids as they are."""
+    if reference.startswith(("/", "package:")):
+        return Path(reference).name
+    return re.sub(r"@([0-9a-f]{8})[0-9a-f]{32}$", r"@\1", reference)
 
 
 def where(path: Path) -> str:

@@ -56,7 +56,7 @@ def look_up(reference: str, store: Store, voice: Voice) -> Known:
     if record is None:
         base = outline(reference, bases=store.bases, say=voice.say)
         fingerprint = fingerprint_folder(base.folder, store.index)
-        return Known(base, (), Parent(kind="base", reference=reference, fingerprint=fingerprint), fingerprint)
+        return Known(base, (), Parent(kind="base", reference=base.reference, fingerprint=fingerprint), fingerprint)
     folder = store.folder(record)
     parent = Parent(kind="artefact", reference=record.reference, fingerprint=record.fingerprint)
     if not is_adapter(folder):

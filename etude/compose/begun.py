@@ -12,7 +12,8 @@ from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, trial_of
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
-from etude.errors import DataError, ModelError
+from etude.engine.rollouts import rewarded
+from etude.errors import DataError, ModelError, TrainingError
 from etude.evaluation.general_text import GeneralText
 from etude.lineage.fingerprint import fingerprint_file, stage_identity
 from etude.lineage.store import Store
@@ -59,6 +60,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     """
     stage, voice, settings = setting.recipe.stages[name], setting.voice, setting.recipe.evaluate
     objective: Objective = stage.objective
+    _check_objective(stage)
     dtype, why = choose_dtype(stage.train.dtype, setting.device)
     voice.say(f"computes in {why}")
     for tracker in stage.train.trackers:
@@ -75,12 +77,31 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
         text = general_text_of(settings)
         trial = trial_of(prepared, text, tokenizer, settings, stage.data.context)
         check(trial, settings)
-    section = setting.mapping["stages"][name]
-    section = section | {"train": section["train"] | {"dtype": str(dtype)}}
-    if objective.files:
-        section = section | {"files": [_digest(file) for file in objective.files]}
-    identity = stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
+    identity = _identity(stage, known, prepared, dtype)
     return Begun(known, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
+
+
+def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
+    """The same once the parent is made. Where that reads as what it comes from did, what `before` has read is read no second time."""
+    known = look_up(parent, setting.store, Voice())
+    if known.outline.folder != before.known.outline.folder:  # a whole model, with a tokenizer of its own
+        return begin(setting, name, parent)
+    identity = _identity(setting.recipe.stages[name], known, before.prepared, before.dtype)
+    return replace(before, known=known, identity=identity)
+
+
+def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype) -> str:
+    """Without what has its default, so that a key that a later etude adds makes no other stage of this one."""
+    section = stage.model_dump(mode="json", exclude_defaults=True)
+    section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
+    objective: Objective = stage.objective
+    if objective.sampling is not None:  # where answers end decides what is learnt from them
+        section["stops"] = sorted(known.outline.stop_ids)
+    if objective.files:  # what they say counts, not where they lie
+        section["files"] = [_digest(file) for file in objective.files]
+        for reward in section["objective"].get("rewards", ()):
+            reward.pop("file", None)
+    return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
 
 
 def _digest(file: str) -> str:
@@ -101,6 +122,14 @@ def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
 def artefact_name(recipe: Recipe, stage: str) -> str:
     """What a stage's result is called."""
     return recipe.name if len(recipe.stages) == 1 else f"{recipe.name}-{stage}"
+
+
+def _check_objective(stage: Stage) -> None:
+    """Answers yet to be written need rewards, and a parent that is still there: its scores are stored for rows only."""
+    objective: Objective = stage.objective
+    if rewarded(objective) is not None and objective.needs_reference and not stage.adapt.keeps_parent:
+        what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
+        raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
 
 
 def _check_context(stage: Stage, known: Known) -> None:

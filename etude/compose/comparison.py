@@ -3,8 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from etude import catalog
-from etude.compose.artefacts import look_up, open_model
+from etude.compose.artefacts import Known, look_up, open_model
 from etude.compose.general import general_text_of, lost_before
 from etude.compose.judging import Measured, check, divergences, measure, trial_of
 from etude.compose.overlap import overlaps
@@ -13,7 +15,9 @@ from etude.compose.voice import Voice
 from etude.data.prepare import prepare
 from etude.data.rows import Cut
 from etude.errors import LineageError, ModelError
+from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judgement import Cost, Judgement
+from etude.lineage.fingerprint import fingerprint
 from etude.lineage.record import Record
 from etude.lineage.store import Store, now, open_store
 from etude.lineage.surroundings import versions_here
@@ -45,17 +49,50 @@ def compare(first: str, second: str, *, voice: Voice | None = None, project: Pat
     record = _record(second, store) or _record(first, store)
     if record is None:
         raise LineageError(f"neither {first} nor {second} is an artefact of this project", "see `etude list`")
-    recipe = Recipe.model_validate(record.recipe, context={"tables": catalog.TABLES})
+    recipe = recipe_of(record)
     settings = recipe.evaluate or Evaluate.model_validate({}, context={"tables": catalog.TABLES})
-    return compare_as(first, second, record, settings, store, voice or Voice())
+    return compare_as(first, second, record, recipe.stages[record.stage], settings, store, voice or Voice())
 
 
-def compare_as(first: str, second: str, record: Record, settings: Evaluate, store: Store, voice: Voice) -> Compared:
-    """The same by settings of one's own, on the rows that the stage of `record` held out."""
-    stage = Recipe.model_validate(record.recipe, context={"tables": catalog.TABLES}).stages[record.stage]
+def recipe_of(record: Record) -> Recipe:
+    """The recipe that made an artefact.
+
+    Raises:
+        LineageError: this etude cannot read it: it was written for another.
+    """
+    try:
+        recipe = Recipe.model_validate(record.recipe, context={"tables": catalog.TABLES})
+    except ValidationError as error:
+        first = error.errors()[0]
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        where = f"{'.'.join(map(str, first['loc']))}: {first['msg']}{more}"
+        raise LineageError(
+            f"{record.reference}: the recipe in its record cannot be read by this etude: {where}",
+            f"run its stage again by a recipe as it is written now, or take etude {record.versions.get('etude', 'of then')}",
+        ) from error
+    if record.stage not in recipe.stages:
+        raise LineageError(f"{record.reference}: the recipe in its record has no stage {record.stage!r}", "run its stage again")
+    return recipe
+
+
+def compare_as(
+    first: str, second: str, record: Record, stage: Stage, settings: Evaluate, store: Store, voice: Voice, *, kept: bool = False
+) -> Compared:
+    """The same by settings of one's own.
+
+    Args:
+        record: whose held-out rows are asked.
+        stage: its stage, as it reads them.
+        kept: take the judgement of the same two by the same settings that was made before, where there is one.
+    """
+    known = [look_up(name, store, voice) for name in (first, second)]
+    text = general_text_of(settings)
+    place = lambda rows: store.root / "comparisons" / _folder_name(known, rows, settings, text)
+    if kept and (found := read_judgement(folder := place(record.fingerprints.data))) is not None:
+        voice.say(f"judged before by the same `evaluate`: {folder.name}")
+        return Compared(found, folder / "report.html", [])
     device = best_device()
     dtype, _ = choose_dtype(stage.train.dtype, device)
-    known = [look_up(name, store, voice) for name in (first, second)]
     reader, other = (one.outline for one in known)
     if reader.tokenizer.get_vocab() != other.tokenizer.get_vocab():
         raise ModelError(f"{first} and {second} do not read the same tokens", "compare models that share a tokenizer")
@@ -64,7 +101,6 @@ def compare_as(first: str, second: str, record: Record, settings: Evaluate, stor
     if prepared.fingerprint != record.fingerprints.data:
         notes.append(f"the data has changed since {record.reference} was trained: rows held out now may have been trained on then")
         voice.say(notes[0])
-    text = general_text_of(settings)
     trial = trial_of(prepared, text, reader.tokenizer, settings, stage.data.context)
     check(trial, settings)
     seen = list(dict.fromkeys(line for one in known for line in overlaps(trial, prepared, one.parent, store)))
@@ -81,14 +117,35 @@ def compare_as(first: str, second: str, record: Record, settings: Evaluate, stor
         cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layouts[0])
         policy = Policy(side.model, layout=layouts[0], compute=dtype)
         measured.append(measure(policy, trial, cut=cut, stop_ids=side.stop_ids, settings=settings, voice=voice, who=name))
-    story = _story(first, second, record, stage, notes, describe(device).name)
+    story = _story(known[0].parent.reference, known[1].parent.reference, record, stage, notes, describe(device).name)
     apart = divergences(trial, measured[0], measured[1], cut)
     story = replace(story, grave=tuple(seen), before=lost_before(known[0].parent, store))
     judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)
-    folder = store.root / "comparisons" / f"{_file_name(first)}-{_file_name(second)}"
+    folder = place(prepared.fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     write(judgement, folder)
     return Compared(judgement, folder / "report.html", [*seen, *notes])
+
+
+def read_judgement(folder: Path) -> Judgement | None:
+    """The judgement in a folder; None where it, or the report beside it, is missing, torn or of another layout."""
+    try:
+        judgement = Judgement.from_json((folder / "judgement.json").read_text(encoding="utf-8"), str(folder))
+    except (OSError, UnicodeDecodeError, LineageError):
+        return None
+    return judgement if (folder / "report.html").exists() else None
+
+
+def _folder_name(known: list[Known], rows: str, settings: Evaluate, text: GeneralText | None) -> str:
+    """Both sides by what their names stand for now, and a hash of how they are judged and on which rows: others have another page."""
+    how = {
+        "sides": [one.parent.fingerprint for one in known],
+        "rows": rows,
+        "evaluate": settings.model_dump(mode="json", exclude_defaults=True),
+        "text": list(text.passages) if text is not None else [],
+    }
+    sides = [_file_name(one.parent.reference) for one in known]
+    return f"{'-'.join(sides)}-{fingerprint(how)[:8]}"
 
 
 def _record(name: str, store: Store) -> Record | None:

@@ -7,12 +7,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from etude import catalog
-from etude.compose.begun import Setting, artefact_name, begin, length
-from etude.compose.processes import leads, together
+from etude.compose.begun import Begun, Setting, artefact_name, begin, begin_on, length
+from etude.compose.processes import first_alone, leads, together
 from etude.compose.stages import Finished, run_stage
 from etude.compose.voice import Voice
 from etude.core import ranks
 from etude.errors import LineageError, RecipeError
+from etude.lineage.record import Record
 from etude.lineage.store import Store, open_store
 from etude.model.device import best_device, use_threads
 from etude.recipe.load import Loaded, load
@@ -67,19 +68,58 @@ def _loaded(recipe: str | os.PathLike[str] | Loaded, overrides: Sequence[str]) -
 def _run(setting: Setting, loaded: Loaded) -> RunResult:
     voice = setting.voice
     done: dict[str, Finished] = {}
-    for name in in_order(loaded.recipe):
-        stage = loaded.recipe.stages[name]
-        parent = loaded.recipe.base if stage.parent == "base" else stage.parent
-        if parent in done:
-            parent = done[parent].record.reference
-        voice.heading(f"{artefact_name(loaded.recipe, name)}: {stage.objective.kind}, {stage.adapt.kind}, from {parent}")
-        finished = run_stage(setting, name, parent)
+    ahead = _look_ahead(setting)  # whatever can be refused is refused before anything is trained
+    while ahead:
+        one = ahead.pop(0)  # what a stage has read is let go when it is over
+        stage, begun = loaded.recipe.stages[one.name], one.begun
+        if stage.parent in done and done[stage.parent].record.reference != one.parent:
+            with first_alone():
+                begun = begin_on(setting, one.name, done[stage.parent].record.reference, begun)
+        if len(loaded.recipe.stages) > 1:
+            voice.heading(f"{begun.artefact}, on {begun.known.parent.reference}")
+        finished = run_stage(setting, one.name, begun)
         for note in setting.store.notes:
             voice.say(note)
         if finished is None:
             return RunResult(done, finished=False)
-        done[name] = finished
+        done[one.name] = finished
     return RunResult(done, finished=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ahead:
+    """A stage with its inputs read, before anything is trained."""
+
+    name: str
+    begun: Begun
+    """Where its parent is yet to be made: as what that comes from would read it."""
+    parent: str
+    """What it was begun on."""
+    parent_made: bool
+    found: Record | None
+    """Its artefact, if it is there."""
+
+
+def _look_ahead(setting: Setting) -> list[_Ahead]:
+    """Read and check every stage. One whose parent is yet to be made is read with the tokenizer of what that parent comes from."""
+    ahead: list[_Ahead] = []
+    known: dict[str, str] = {}
+    unmade: set[str] = set()
+    recipe = setting.recipe
+    for name in in_order(recipe):
+        stage = recipe.stages[name]
+        parent = known.get(stage.parent, recipe.base if stage.parent == "base" else stage.parent)
+        made = stage.parent not in unmade
+        start = parent if made else artefact_name(recipe, stage.parent)
+        setting.voice.heading(f"{artefact_name(recipe, name)}: {stage.objective.kind}, {stage.adapt.kind}, from {start}")
+        with first_alone():  # a base may have to be downloaded or converted
+            begun = begin(setting, name, parent)
+        # On a parent that is yet to be made, it cannot have been made either; the root's identity would be another stage's.
+        found = setting.store.find(begun.identity) if made else None
+        known[name] = found.reference if found is not None else parent
+        unmade |= {name} if found is None else set()
+        ahead.append(_Ahead(name, begun, parent, made, found))
+    return ahead
 
 
 def _setting(loaded: Loaded, voice: Voice, project: Path | None) -> Setting:
@@ -148,28 +188,19 @@ def forecast(
     loaded = _loaded(recipe, overrides)
     setting = _setting(loaded, voice or Voice(), project)
     forecasts: list[Forecast] = []
-    known: dict[str, str] = {}
-    unmade: set[str] = set()
-    for name in in_order(loaded.recipe):
-        stage = loaded.recipe.stages[name]
-        parent = known.get(stage.parent, loaded.recipe.base if stage.parent == "base" else stage.parent)
-        setting.voice.heading(f"{artefact_name(loaded.recipe, name)}: {stage.objective.kind}, {stage.adapt.kind}, from {stage.parent}")
-        begun = begin(setting, name, parent)
-        # On a parent that is yet to be made, it cannot have been made either; the root's identity would be another stage's.
-        found = setting.store.find(begun.identity) if stage.parent not in unmade else None
-        known[name] = found.reference if found is not None else parent
-        unmade |= {name} if found is None else set()
+    for one in _look_ahead(setting):
+        stage, begun = loaded.recipe.stages[one.name], one.begun
         examples, steps = length(stage, begun.prepared)
         counts = begun.prepared.counts
         forecasts.append(
             Forecast(
-                stage=name,
+                stage=one.name,
                 artefact=begun.artefact,
-                parent=artefact_name(loaded.recipe, stage.parent) if stage.parent in unmade else parent,
-                parent_made=stage.parent not in unmade,
+                parent=one.parent if one.parent_made else artefact_name(loaded.recipe, stage.parent),
+                parent_made=one.parent_made,
                 objective=stage.objective.kind,
                 adaptation=stage.adapt.kind,
-                finished=found.reference if found is not None else None,
+                finished=one.found.reference if one.found is not None else None,
                 steps=steps,
                 examples=examples,
                 learning_rate=stage.train.learning_rate or stage.adapt.default_learning_rate,

@@ -1,5 +1,6 @@
 """From measurements and the story of a run to its judgement and report."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,8 +128,10 @@ def _of_one_text(trial: Trial) -> list[str]:
 
 
 def _short(reference: str) -> str:
-    """A file or folder by its name; artefacts and hub ids as they are."""
-    return Path(reference).name if reference.startswith(("/", "package:")) else reference
+    """A file or folder by its name, a commit by its beginning; artefacts and hub ids as they are."""
+    if reference.startswith(("/", "package:")):
+        return Path(reference).name
+    return re.sub(r"@([0-9a-f]{8})[0-9a-f]{32}$", r"@\1", reference)
 
 
 def _shown(question: Question) -> str:

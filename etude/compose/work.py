@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from etude.adaptation.contract import Attached
 from etude.compose import overlap
@@ -26,7 +26,6 @@ from etude.engine.loop import Course, Hook, Moment, Outcome, fit
 from etude.engine.reference import Reference, StoredReference, switched_off
 from etude.engine.rollouts import Rollouts
 from etude.engine.trackers.contract import Tracking
-from etude.errors import TrainingError
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
 from etude.lineage.record import Draft, Fingerprints
@@ -57,10 +56,6 @@ class Work:
         if layout.note:
             voice.say(layout.note)
         self.cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layout.name)
-        objective = stage.objective
-        if objective.sampling is not None and objective.needs_reference and not stage.adapt.keeps_parent:
-            what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
-            raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
         self.policy = Policy(self.opened.model, layout=layout.name, compute=begun.dtype)
         self.parent: Measured | None = None
         self.judging = 0.0
@@ -137,13 +132,11 @@ class Work:
             return None
         examples = [example for _, source in self.prepared.train for example in source]
         file = self.folder / "reference.safetensors"
-        if not file.exists() and leads():
+        if leads() and not StoredReference.whole(file, examples, self.voice.say):
             total = sum(len(sample) for example in examples for sample in example.samples)
             with self.voice.bar("scores of the parent", total, "tokens") as advance:
                 tensors = StoredReference.compute(self.policy, examples, self.cut, lambda tokens: advance(tokens, ""))
-            aside = file.with_suffix(".aside")
-            save_file(tensors, aside)
-            aside.rename(file)
+            StoredReference.write(file, tensors)
         ranks.barrier()
         return StoredReference(examples, load_file(file))
 
@@ -267,5 +260,10 @@ class Work:
             started=self.started,
             finished=now(),
         )
-        self.setting.store.publish(draft, fill)
+        self.setting.store.publish(draft, fill, room=self._size())
         return kept
+
+    def _size(self) -> int:
+        """Bytes of the tensors that will be saved; what lies beside them is small."""
+        saved = self.attached.trainable.values() if self.attached.is_adapter else self.opened.model.parameters()
+        return sum(tensor.nbytes for tensor in saved)

@@ -17,15 +17,12 @@ from torch import Tensor
 
 from etude.core import ranks
 from etude.errors import TrainingError
-from etude.lineage.durable import PREFIX, new_aside, remove_tree, settle
+from etude.lineage.durable import PREFIX, lacking, new_aside, remove_tree, settle
 from etude.lineage.fingerprint import fingerprint_file
 
 FORMAT = 1
 NAME = re.compile(r"step-\d{8,}(-\d+)?")
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-
-MARGIN = 64 * 2**20
-"""Bytes that must stay free beside a checkpoint: for metrics, the file system's own needs, other programs."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +155,7 @@ class Checkpoints:
 
     def _need(self, needed: int, step: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder).free
-        if free < needed + MARGIN:
-            figures = f"it needs {_size(needed)} and a margin of {_size(MARGIN)}, {self.folder} has {_size(free)} free"
+        if figures := lacking(self.folder, needed):
             raise TrainingError(f"step {step}: no room for the checkpoint: {figures}; {self._safe()}", _ROOM)
 
     def _safe(self) -> str:
@@ -168,11 +163,7 @@ class Checkpoints:
         return f"{paths[-1].name} is untouched" if paths else "there is no earlier one"
 
 
-_ROOM = "make room (`etude clean`, or fewer `keep_checkpoints`) and give the same command again"
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
+_ROOM = "make room (`etude clean` spares unfinished runs such as this one; or set fewer `keep_checkpoints`) and give the same command again"
 
 
 def _step(path: Path) -> int:

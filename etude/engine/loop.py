@@ -90,7 +90,9 @@ class Outcome:
 
     steps: int
     finished: bool
-    """False where it was asked to stop; the same command goes on from there."""
+    """Whether the last step is done."""
+    stopped: bool
+    """Whether it was asked to stop, also where that came in the last step: nothing more is to be begun; the same command goes on."""
     totals: Totals
     metrics: dict[str, float]
     """Of the last step."""
@@ -134,11 +136,13 @@ class _Run:
                     if journal is not None:
                         journal.sync()  # a checkpoint counts on the lines before it
                     self._save()
-                if stop and not last:
-                    course.say(f"stopped after step {self.step} of {course.steps}; the same command goes on from there")
+                if stop:
                     break
+        # Asked again now that a signal ends the process as usual: it may have come while the last step was being saved.
+        if stopped := interrupt.requested():
+            course.say(f"stopped after step {self.step} of {course.steps}; the same command goes on from there")
         course.policy.model.eval()
-        return Outcome(self.step, self.step == course.steps, self.totals, metrics)
+        return Outcome(self.step, self.step == course.steps, stopped, self.totals, metrics)
 
     def _journal(self) -> AbstractContextManager[Journal | None]:
         """Only the first process writes what happened; a cut line is said."""
@@ -232,7 +236,7 @@ class _Run:
         tensors |= {f"origin/{name}": tensor for name, tensor in self.course.attached.origins.items()}
         tensors |= {f"optimizer/{path}": tensor for path, tensor in optimizer_tensors(self.optimizer, trainable).items()}
         state = {"step": self.step, "drawn": list(self.drawn), "totals": asdict(self.totals), "tokens_per_row": self.cut.tokens_per_row}
-        self.checkpoints.save(self.step, tensors, state | {"machine": _machine()})
+        self.checkpoints.save(self.step, tensors, state | {"machine": _machine(self.course.train)})
 
     def _resume(self) -> None:
         found = self.checkpoints.newest()
@@ -253,15 +257,19 @@ class _Run:
         restore_optimizer(self.optimizer, trainable, groups["optimizer"])
         self.step, self.drawn = found.state["step"], tuple(found.state["drawn"])
         self.totals = Totals(**found.state["totals"])
-        self.cut = Cut(min(self.cut.tokens_per_row, found.state["tokens_per_row"]), self.cut.minimum_shared, self.cut.layout)
         self.course.say(f"going on from step {self.step} of {self.course.steps}")
-        now = _machine()
-        for name, then in found.state["machine"].items():
+        before, now = found.state["machine"], _machine(self.course.train)
+        if (
+            before.get("tokens_per_row", now["tokens_per_row"]) == now["tokens_per_row"]
+        ):  # not asked for anew: as small as they had to become
+            self.cut = Cut(min(self.cut.tokens_per_row, found.state["tokens_per_row"]), self.cut.minimum_shared, self.cut.layout)
+        for name, then in before.items():
             if now[name] != then:
                 why = "the run stays right, but not equal to the bit"
                 self.course.say(f"the checkpoint was written with {name}: {then}, here {name}: {now[name]}; {why}")
 
 
-def _machine() -> dict[str, object]:
-    """What the last bits of a sum depend on."""
-    return {"threads": torch.get_num_threads(), "processes": ranks.world(), "torch": torch.__version__}
+def _machine(train: Train) -> dict[str, object]:
+    """What the last bits of a sum depend on, and nothing else does."""
+    here = {"threads": torch.get_num_threads(), "processes": ranks.world(), "torch": torch.__version__}
+    return here | {name: getattr(train, name) for name in ("tokens_per_row", "activation_checkpointing", "compile")}

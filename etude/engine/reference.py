@@ -1,8 +1,11 @@
 """What the parent says of the same forest: the policy with its adapters off, or scores stored before the first step."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from etude.adaptation.contract import Attached
@@ -11,6 +14,8 @@ from etude.core.sample import Example, Sample
 from etude.core.scores import Scores
 from etude.data.rows import Cut, rows_of
 from etude.engine.progress import Progress, silent
+from etude.errors import TrainingError
+from etude.lineage.durable import lacking, write_whole
 from etude.model.policy import Policy
 
 Reference = Callable[[Forest, Sequence[Example]], Scores]
@@ -56,6 +61,37 @@ class StoredReference:
                 values[_places(forest, begin)] = scores[forest.member_prediction]
                 progress(forest.logical_tokens)
         return {"starts": starts, "log_probability": values}
+
+    @staticmethod
+    def whole(file: Path, examples: Sequence[Example], say: Callable[[str], None]) -> bool:
+        """Whether the scores of these examples lie in `file`; a file that is torn, or of others, is said."""
+        if not file.exists():
+            return False
+        starts = torch.tensor([0, *(len(sample) for sample in _samples(examples))]).cumsum(0)
+        try:
+            found = load_file(file)
+            if torch.equal(found["starts"], starts) and found["log_probability"].shape == (int(starts[-1]),):
+                return True
+            problem = "it is of other rows"
+        except (OSError, KeyError, SafetensorError) as error:
+            problem = str(error)
+        say(f"{file.name} cannot be used ({problem}): the parent is scored again")
+        return False
+
+    @staticmethod
+    def write(file: Path, tensors: dict[str, Tensor]) -> None:
+        """Keep what `compute` gave, whole and on the disk.
+
+        Raises:
+            TrainingError: no room, or a disk that refuses.
+        """
+        remedy = "make room, for instance by `etude clean`, and give the same command again"
+        if figures := lacking(file.parent, sum(tensor.nbytes for tensor in tensors.values())):
+            raise TrainingError(f"no room for the scores of the parent: {figures}", remedy)
+        try:
+            write_whole(file, lambda aside: save_file(tensors, aside))
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{file}: the scores of the parent could not be written: {error}", remedy) from error
 
     def __call__(self, forest: Forest, step: Sequence[Example]) -> Scores:
         begin = self.starts[torch.tensor([self.numbers[id(sample)] for sample in _laid_out(forest, step)])]

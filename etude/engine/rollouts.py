@@ -42,10 +42,8 @@ class Rollouts:
         seed: int,
         say: Callable[[str], None],
     ):
-        sampling = objective.sampling
+        sampling = rewarded(objective)
         assert sampling is not None, "made only for objectives that sample"
-        if not sampling.rewards:
-            raise TrainingError(f"objective {objective.kind} names no rewards", "such as `rewards: [{kind: metric, metric: valid-json}]`")
         self.policy, self.objective, self.sampling, self.cut, self.folder = policy, objective, sampling, cut, folder
         self.decode, self.stop_ids, self.seed, self.say = decode, stop_ids, seed, say
 
@@ -137,6 +135,18 @@ class Rollouts:
             old[len(prompt) :] = answer.get("old", 0.0)
             samples.append(Sample(tokens, weight, value=advantage, old=old))
         return Example(tuple(samples), one.source, one.row)
+
+
+def rewarded(objective: Objective) -> Sampling | None:
+    """How an objective samples, if it does.
+
+    Raises:
+        TrainingError: it says of no answer what it is worth.
+    """
+    sampling = objective.sampling
+    if sampling is not None and not sampling.rewards:
+        raise TrainingError(f"objective {objective.kind} names no rewards", "such as `rewards: [{kind: metric, metric: valid-json}]`")
+    return sampling
 
 
 def _parts(one: Example) -> tuple[list[int], list[int]]:

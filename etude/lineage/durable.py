@@ -9,10 +9,14 @@ import platform
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PREFIX = ".aside-"
 DAY = 24 * 3600
+
+MARGIN = 64 * 2**20
+"""Bytes that must stay free beside what is written: for metrics, the file system's own needs, other programs."""
 
 _mine: set[str] = set()
 
@@ -73,13 +77,21 @@ def settle(aside: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a small text file (UTF-8) so that readers see the old one or the new one, and the disk has it on return."""
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that readers see the old one or the new one, and the disk has it on return; `write` fills the path it is given."""
     aside = _aside(path.parent)
-    aside.write_text(text, encoding="utf-8")
-    sync_file(aside)
-    aside.replace(path)
+    try:
+        write(aside)
+        sync_file(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_file(path: Path, text: str) -> None:
+    """The same for a small text (UTF-8)."""
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def remove_tree(folder: Path) -> None:
@@ -125,3 +137,17 @@ def folder_size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum((Path(at) / name).lstat().st_size for at, _, files in os.walk(path) for name in files)
+
+
+def lacking(folder: Path, needed: int) -> str | None:
+    """Why `needed` bytes have no room in `folder` (which may be yet to be made), in figures; None where they have."""
+    at = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+    free = shutil.disk_usage(at).free
+    if free >= needed + MARGIN:
+        return None
+    return f"it needs {size(needed)} and a margin of {size(MARGIN)}, {folder} has {size(free)} free"
+
+
+def size(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"

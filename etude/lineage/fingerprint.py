@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,13 +11,23 @@ from typing import Any, Protocol
 from etude.errors import LineageError
 
 ARITHMETIC = 1
-"""Raised when the same recipe on the same data begins to give other weights: every stage is then run again."""
+"""Raised when the same recipe on the same data begins to give other weights, also because a key got another default: every stage is
+then run again."""
 
-INDIFFERENT = ("checkpoint_every", "keep_checkpoints", "trackers", "evaluate_every")
-"""Keys of a stage's `train` that cannot change its result."""
+INDIFFERENT = (
+    *("checkpoint_every", "keep_checkpoints", "trackers", "evaluate_every"),
+    *("tokens_per_row", "activation_checkpointing", "compile"),
+)
+"""Keys of a stage's `train` that cannot change its result, or only the last bits of it, as the number of threads does."""
 
-CONTENT = (".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py")
-"""Endings of the files that decide what a model answers: weights, configuration, tokenizer, template, own code."""
+CONTENT = re.compile(
+    r".*\.safetensors|.*\.safetensors\.index\.json"  # weights, a whole model's or an adapter's
+    r"|(config|adapter_config|adaptation|quantisation)\.json"  # what they are weights of
+    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|tekken|emoji)\.json|(vocab|merges)\.txt|.*\.(model|tiktoken)"
+    r"|chat_template\.(jinja|json)"
+)
+"""The files that are read and decide what a model is: weights, configuration, tokenizer, template. No reports, code, pickles or journals;
+nor how it is usually sampled (`generation_config.json`), which is said whenever it is read."""
 
 TEMPLATES = "additional_chat_templates"
 """The one subfolder that transformers reads with a model: its named chat templates."""
@@ -83,13 +94,13 @@ def fingerprint_file(path: Path, cache: HashCache | None = None) -> str:
 
 
 def decides(path: str) -> bool:
-    """Whether a file, by its path in a model's folder, is part of what the model answers."""
+    """Whether a file, by its path in a model's folder, is part of what the model is."""
     folder, _, name = path.rpartition("/")
-    return folder in ("", TEMPLATES) and name.endswith(CONTENT) and name != RECORD and not name.startswith(".")
+    return name.endswith(".jinja") if folder == TEMPLATES else not folder and CONTENT.fullmatch(name) is not None
 
 
 def content_files(folder: Path) -> dict[str, Path]:
-    """The files of a model folder that decide what it answers, by their path in it, sorted."""
+    """The files of a model folder that decide what it is, by their path in it, sorted."""
     inside = sorted([*folder.iterdir(), *(folder / TEMPLATES).glob("*")])
     return {path: p for p in inside if decides(path := p.relative_to(folder).as_posix()) and p.is_file()}
 
@@ -113,9 +124,20 @@ def stage_identity(parent: str, data: str, section: Mapping[str, Any]) -> str:
 
     Args:
         parent: fingerprint of what it starts from (so the parent's name in the recipe does not matter).
-        data: fingerprint of what it reads.
-        section: the stage's resolved part of the recipe; keys that cannot change the result are left out here.
+        data: fingerprint of what it reads (so the places where that lies do not matter).
+        section: the stage's part of the recipe, best without what has its default: then a key that is new, or a default that is
+            written out, does not make it another stage. Keys that cannot change the result are left out here.
     """
     train = {key: value for key, value in section.get("train", {}).items() if key not in INDIFFERENT}
-    rest = {key: value for key, value in section.items() if key not in ("parent", "train")}
-    return fingerprint({"arithmetic": ARITHMETIC, "parent": parent, "data": data, "stage": {**rest, "train": train}})
+    read = section.get("data", {})
+    places = {key: _without_paths(read[key]) for key in ("sources", "held_out") if key in read}
+    rest = {key: value for key, value in section.items() if key not in ("parent", "data", "train")}
+    stage = {**rest, "data": {**read, **places}, "train": train}
+    return fingerprint({"arithmetic": ARITHMETIC, "parent": parent, "data": data, "stage": stage})
+
+
+def _without_paths(value: Any) -> Any:
+    """A source, or a list of them, without the places; a share or a number of rows as it is."""
+    if isinstance(value, Mapping):
+        return {key: item for key, item in value.items() if key != "path"}
+    return [_without_paths(item) for item in value] if isinstance(value, (list, tuple)) else value

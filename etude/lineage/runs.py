@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -95,6 +95,19 @@ class Runs:
         freed = folder_size(folder)
         remove_tree(folder)
         return freed
+
+    def step(self, folder: Path) -> int:
+        """The step of a run's newest checkpoint; 0 where it has none."""
+        numbers = (path.name.split("-")[1] for path in folder.glob("checkpoints/step-*"))
+        return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+    def touched(self, folder: Path) -> datetime:
+        """When a run was last worked on, as its files tell."""
+        times = []
+        for path in (*folder.glob("*"), *folder.glob("checkpoints/*")):
+            with suppress(FileNotFoundError):  # a process at work may be removing it
+                times += [path.stat().st_mtime] if not path.name.startswith(LOCK) else []
+        return datetime.fromtimestamp(max(times, default=folder.stat().st_mtime), UTC)
 
     def active(self, folder: Path) -> bool:
         """Whether a process works in a run's folder now."""

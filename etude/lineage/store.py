@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from etude.errors import LineageError
-from etude.lineage.durable import folder_size, leftovers, new_aside, remove_tree, settle, write_file
+from etude.lineage.durable import folder_size, lacking, leftovers, new_aside, remove_tree, settle, write_file
 from etude.lineage.fingerprint import RECORD, fingerprint_file
 from etude.lineage.index import Index
 from etude.lineage.lock import locked
@@ -18,6 +20,7 @@ from etude.lineage.runs import Runs
 from etude.lineage.tree import Branch, ancestors, branch, children
 
 NEWEST = "newest"
+_ROOM = "make room with `etude clean`, or mend the disk, and give the same command again: what was trained is kept"
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         self.index = Index(root / "index.sqlite", self.artefacts)
         self.runs = Runs(root / "runs", root / "changes.lock", self.records)
-        for parent in (*self.artefacts.iterdir(), self.bases, root / "runs"):
+        for parent in (*self.artefacts.iterdir(), *(root / name for name in ("bases", "runs", "comparisons", "frontiers"))):
             for left in leftovers(parent):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
                 self.index.say(f"removed {left}: left half done by a process that ended")
@@ -70,17 +73,20 @@ class Store:
         """Where an artefact's files lie."""
         return self.artefacts / record.name / str(record.version)
 
-    def publish(self, draft: Draft, write: Callable[[Path], None]) -> Record:
+    def publish(self, draft: Draft, write: Callable[[Path], None], room: int = 0) -> Record:
         """Make an artefact visible, whole, as the next version of its name.
 
         Args:
             draft: what is known about it.
             write: writes the files into the empty folder it is given; not the record.
+            room: bytes that it will need, so that a full disk is seen before it is.
 
         Raises:
             LineageError: nothing was written, the record cannot be written as JSON, or the disk refused; nothing is visible then.
         """
         home = self.artefacts / draft.name
+        if figures := lacking(home, room):
+            raise LineageError(f"no room for {draft.name}: {figures}", _ROOM)
         aside = new_aside(home)
         try:
             write(aside)
@@ -98,8 +104,8 @@ class Store:
                     return record
                 except FileExistsError:  # another process was faster
                     version += 1
-        except OSError as error:
-            raise LineageError(f"{home}: could not be written: {error}", "make room with `etude clean`, or mend the disk") from error
+        except (OSError, SafetensorError) as error:
+            raise LineageError(f"{home}: could not be written: {error}", _ROOM) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -239,8 +245,8 @@ class Store:
             settle(aside, target)
         except FileExistsError:  # another process was faster; what it made is the same
             pass
-        except OSError as error:
-            raise LineageError(f"{target}: could not be written: {error}", "make room with `etude clean`, or mend the disk") from error
+        except (OSError, SafetensorError) as error:
+            raise LineageError(f"{target}: could not be written: {error}", _ROOM) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return target

@@ -21,6 +21,7 @@ from etude.core.packaged import packaged_file
 from etude.errors import ModelError
 
 _HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 # Weights and what describes them; never pickles, never code, and only the top folder (others hold exports of the same weights).
 _DESCRIBES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _WANTED = [*_DESCRIBES, "model*.safetensors"]
@@ -36,6 +37,8 @@ class Origin:
     """A folder in Hugging Face layout, or a `.gguf` file."""
     text: str
     """The origin in words, for records and for the user."""
+    reference: str
+    """What names the same again: of the hub, with the commit that was read, where it is known."""
 
 
 def resolve(reference: str, *, weights: bool = True) -> Origin:
@@ -54,13 +57,12 @@ def resolve(reference: str, *, weights: bool = True) -> Origin:
     else:
         path = Path(reference).expanduser()
     if path.is_dir():
-        return Origin("folder", path.resolve(), f"folder {path}")
+        return Origin("folder", path.resolve(), f"folder {path}", reference)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{reference} is a file, and not a .gguf", "name the folder it lies in")
-        return Origin(
-            "gguf", path.resolve(), f"GGUF file {path.name} of {reference}" if reference.startswith("package:") else f"GGUF file {path}"
-        )
+        words = f"GGUF file {path.name} of {reference}" if reference.startswith("package:") else f"GGUF file {path}"
+        return Origin("gguf", path.resolve(), words, reference)
     match = _HUB_ID.fullmatch(reference)
     if match is None or reference.endswith(".gguf"):
         raise ModelError(
@@ -98,4 +100,6 @@ def _from_hub(repository: str, revision: str | None, wanted: list[str]) -> Origi
             f"{name} is neither a folder here nor in the hub's cache, and the hub cannot be reached",
             f"connect and try again, or `hf download {repository}` on a machine that can and name the folder",
         ) from error
-    return Origin("hub", Path(folder), f"hub {repository} at {Path(folder).name}")
+    commit = Path(folder).name  # the cache keeps each commit in a folder of its name
+    again = f"{repository}@{commit}" if _COMMIT.fullmatch(commit) else name
+    return Origin("hub", Path(folder), f"hub {repository} at {commit}", again)

@@ -32,6 +32,8 @@ class Outline:
     """Tokens that end an answer."""
     origin: str
     """Where it came from, in words."""
+    reference: str
+    """What names the same again: of the hub, with the commit that was read."""
     folder: Path
     """The folder in Hugging Face layout; its files are what a fingerprint is taken of."""
     notes: list[str]
@@ -71,7 +73,7 @@ def outline(reference: str, *, bases: Path, say: Callable[[str], None] = lambda 
     notes.append(ends)
     for note in notes:
         say(note)
-    return Outline(config, tokenizer, stop_ids, origin.text, folder, notes)
+    return Outline(config, tokenizer, stop_ids, origin.text, origin.reference, folder, notes)
 
 
 def _generation(folder: Path, config: PreTrainedConfig) -> GenerationConfig:

@@ -100,6 +100,12 @@ def test_reloaded_it_is_the_same_class_with_the_same_arithmetic(trained):
     assert all(torch.equal(p, attached.trainable[name]) for name, p in again.trainable.items())
 
 
+def test_equal_adapters_are_equal_files_in_every_process(trained):
+    """peft keeps the names of layers as a set, whose order is drawn anew in each process."""
+    names = json.loads((trained[0] / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    assert len(names) > 6 and names == sorted(names)
+
+
 def test_reloaded_in_bfloat16_it_keeps_its_masters(trained):
     folder, attached = trained
     again = reattach(base_of(folder, dtype=torch.bfloat16), folder / "adapter")

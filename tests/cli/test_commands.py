@@ -11,7 +11,9 @@ def strict(text: str):
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-@pytest.mark.parametrize("verb", ["", "run", "init", "schema", "list", "show", "chat", "compare", "clean", "doctor", "data", "data show"])
+@pytest.mark.parametrize(
+    "verb", ["", "run", "init", "schema", "list", "show", "name", "chat", "compare", "clean", "doctor", "data", "data show"]
+)
 def test_help(etude, verb):
     ended = etude(*verb.split(), "--help")
     assert ended.code == 0 and ended.out.startswith(f"Usage: etude {verb}".rstrip()) and not ended.err
@@ -46,7 +48,9 @@ def test_run_and_run_again(etude, base, tmp_path, monkeypatch):
     again = etude("run", "colours.yaml", "--json")
     result = strict(again.out)
     assert result["finished"] and result["stages"]["sft"]["reused"] and result["stages"]["sft"]["artefact"] == "colours@1"
+    assert result["stages"]["sft"]["judgement"]["axes"], "as it was judged when it was made"
     told = etude("run", "colours.yaml")
+    assert "loss on held-out answers" in told.out
     assert "colours@1 is there already" in told.out and "etude chat colours@1" in told.out
     assert "colours@1 is there already, and would be used as it is" in etude("run", "colours.yaml", "--dry-run").out
     other = strict(etude("run", "colours.yaml", "stages.sft.train.steps=1", "--json").out)["stages"]["sft"]
@@ -68,8 +72,8 @@ def test_list_and_show(etude, here):
 
 def test_clean(etude, here):
     said = etude("clean")
-    assert "colours@1: colours@2 is newer" in said.out and "`etude clean --yes` does it" in said.out
-    assert len(strict(etude("clean", "--json").out)["items"]) == 1
+    assert "colours@1: colours@2 is newer" in said.out and "the same command with --yes does it" in said.out
+    assert [item["reference"] for item in strict(etude("clean", "--json").out)["items"] if item["reference"]] == ["colours@1"]
     assert len(strict(etude("list", "--json").out)) == 2, "it was only asked"
 
 
@@ -83,13 +87,71 @@ def test_clean_away(etude, base, tmp_path, monkeypatch):
         assert "it was not judged" in etude("run", "colours.yaml", f"stages.sft.train.steps={steps}").out
     assert "set free" in etude("clean", "--yes").out
     assert [entry["version"] for entry in strict(etude("list", "--json").out)] == [2]
-    assert strict(etude("clean", "--json").out) == {"items": [], "freed": 0}
+    assert strict(etude("clean", "--json").out) == {"items": [], "freed": 0, "unfinished": []}
+
+
+def test_what_can_be_gone_on_with_stays(etude, base, tmp_path, monkeypatch):
+    from small_project import answers
+
+    monkeypatch.chdir(tmp_path)
+    recipe(tmp_path / "colours.yaml", base, {"sft": stage(answers(tmp_path / "answers.jsonl"))}, evaluate=None)
+    etude("run", "colours.yaml")
+    run = tmp_path / ".etude/runs/half-0123456789ab"
+    (run / "checkpoints/step-00000100").mkdir(parents=True)
+    described = {"name": "half", "identity": "0" * 64, "stage": "s", "parent": str(base), "started": "2026-01-01T00:00:00Z"}
+    (run / "run.json").write_text(json.dumps(described))
+    said = etude("clean", "--yes").out
+    assert "1 unfinished run (" in said and "`etude clean --runs` shows them" in said and run.exists()
+    assert [item["path"] for item in strict(etude("clean", "--json").out)["unfinished"]] == [str(run)]
+    assert "half-0123456789ab: an unfinished run, saved at step 100, last worked on 0 minutes ago" in etude("clean", "--runs").out
+    assert run.exists() and "set free" in etude("clean", "--runs", "--yes").out and not run.exists()
+
+
+def test_names(etude, here):
+    assert etude("name", "colours@1", "production").out == "colours@production is colours@1\n"
+    assert etude("show", "colours@production").out.startswith("colours@1\n")
+    assert "colours@1:" not in etude("clean").out
+    assert etude("name", "colours", "production").out == "colours@production is colours@2\n"
+    wrong = etude("name", "colours@1", "production", "--remove")
+    assert wrong.code == 1 and "colours@production stands for colours@2, not for colours@1" in wrong.err
+    assert etude("name", "colours", "production", "--remove").out == "colours@production is no more; colours@2 stays\n"
+    assert etude("name", "colours", "production", "--remove").code == 1 and etude("show", "colours@production").code == 1
+
+
+def test_every_byte_is_read_where_it_is_asked(etude, base, tmp_path, monkeypatch):
+    from small_project import answers
+
+    monkeypatch.chdir(tmp_path)
+    recipe(tmp_path / "colours.yaml", base, {"sft": stage(answers(tmp_path / "answers.jsonl"))}, evaluate=None)
+    etude("run", "colours.yaml")
+    whole = etude("show", "colours", "--verify")
+    assert whole.code == 0 and "are as they were published" in whole.out
+    weights = tmp_path / ".etude/artefacts/colours/1/adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    spoilt = etude("show", "colours", "--verify", "--json")
+    assert spoilt.code == 1 and "another content" in strict(spoilt.out)["problems"][0] and etude("show", "colours").code == 0
+
+
+def test_what_was_mended_or_left_out_is_said(etude, base, tmp_path, monkeypatch):
+    from small_project import answers
+
+    monkeypatch.chdir(tmp_path)
+    recipe(tmp_path / "colours.yaml", base, {"sft": stage(answers(tmp_path / "answers.jsonl"))}, evaluate=None)
+    etude("run", "colours.yaml")
+    other = tmp_path / ".etude/artefacts/other/1"
+    other.mkdir(parents=True)
+    (other / "etude.json").write_text("{}")
+    for verb in (["list"], ["show", "colours"], ["clean"]):
+        ended = etude(*verb)
+        assert ended.code == 0 and "left out: " in ended.err and "the record is damaged" in ended.err, verb
 
 
 def test_compare(etude, here, base):
     same = etude("compare", "colours", "colours")
     assert same.code == 0 and "Cannot tell whether it is better" in same.out
-    assert "report        .etude/comparisons/colours-colours/report.html" in same.out
+    assert "report        .etude/comparisons/colours@2-colours@2-" in same.out
     judgement = strict(etude("compare", base, "colours", "--json").out)
     loss = next(axis for axis in judgement["axes"] if axis["name"] == "loss on held-out answers")
     assert loss["verdict"] == "better" and loss["difference"]["value"] < 0

@@ -6,7 +6,7 @@ import pytest
 from small_project import answers, recipe, stage
 
 import etude
-from etude.errors import DataError, LineageError, ModelError, RecipeError
+from etude.errors import DataError, EtudeError, LineageError, ModelError, RecipeError
 
 
 @pytest.fixture
@@ -100,3 +100,44 @@ def test_a_parent_that_is_nothing(project, colours, base, voice):
 def test_compare_needs_an_artefact(project, base):
     with pytest.raises(LineageError, match=r"neither .* is an artefact"):
         etude.compare(str(base), str(base), project=project)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["stages.dpo.data.sources={gone}"], "no such file"),
+        (["stages.dpo.objective=next-token"], "single answers"),
+        (["stages.dpo.data.context=257"], "knows 256 positions"),
+        (["stages.dpo.data.held_out=1"], "1 row is held out"),
+        (
+            [
+                "stages.dpo.objective={{kind: grpo, beta: 0.1, rewards: [{{kind: metric, metric: valid-json}}]}}",
+                "stages.dpo.adapt=full",
+                "stages.dpo.data.sources={answers}",
+            ],
+            "full changes",
+        ),
+        (["stages.dpo.objective=grpo", "stages.dpo.data.sources={answers}"], "names no rewards"),
+    ],
+)
+def test_a_later_stage_is_refused_before_the_first_is_trained(project, base, voice, changes, message):
+    stages = {"sft": stage(project / "answers.jsonl"), "dpo": stage(project / "pairs.jsonl", parent="sft", objective="dpo")}
+    file = recipe(project / "two.yaml", base, stages)
+    overrides = [change.format(gone=project / "gone.jsonl", answers=project / "answers.jsonl") for change in changes]
+    with pytest.raises(EtudeError, match=message):
+        etude.run(str(file), overrides, voice=voice, project=project)
+    assert not voice.bars and etude.list(project=project) == []
+
+
+@pytest.mark.parametrize(("adapt", "times"), [("lora", 2), ("full", 3)])
+def test_data_is_read_again_only_where_the_parent_may_read_otherwise(project, base, monkeypatch, adapt, times):
+    """An adapter reads as its base does; a whole model has a tokenizer of its own."""
+    from etude.compose import begun
+
+    calls, whole = [], begun.prepare
+    monkeypatch.setattr(begun, "prepare", lambda *data, **how: calls.append(1) or whole(*data, **how))
+    stages = {"sft": stage(project / "answers.jsonl", adapt=adapt), "dpo": stage(project / "pairs.jsonl", parent="sft", objective="dpo")}
+    file = recipe(project / "two.yaml", base, stages, evaluate=None)
+    made = etude.run(str(file), project=project).stages["dpo"].record
+    assert len(calls) == times and made.parent.reference == "two-sft@1"
+    assert etude.run(str(file), project=project).stages["dpo"].record == made, "it is the same stage as read on what was made"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import etude
 from etude.compose.judging import measure
+from etude.errors import DataError, LineageError
 from etude.evaluation.judgement import Judgement
 from etude.lineage.fingerprint import fingerprint_folder
 from etude.lineage.store import open_store
@@ -77,7 +79,7 @@ def test_nothing_is_done_twice(project, base, colours, voice):
     first = etude.run(str(colours), project=project).stages["sft"]
     again = etude.run(str(colours), voice=voice, project=project).stages["sft"]
     assert again.reused and again.record == first.record and not voice.trained and not voice.bars
-    assert again.judgement is None and again.report == first.folder / "report.html"
+    assert again.judgement == first.judgement and again.report == first.folder / "report.html"
     assert "nothing has changed since colours@1 was made; it is used as it is" in voice.lines
     other = etude.run(str(colours), ["stages.sft.train.learning_rate=2e-2"], project=project).stages["sft"]
     assert other.record.reference == "colours@2" and not other.reused
@@ -193,6 +195,13 @@ def test_without_judging(project, colours, voice):
     assert judged.reused and judged.record == done.record and judged.judgement is not None
     assert judged.report.parent.parent.name == "comparisons" and judged.report.exists()
     assert voice.bars.count("training colours") == 1, "other questions are asked of the same artefact"
+    asked = len(voice.bars)
+    again = etude.run(str(colours), voice=voice, project=project).stages["sft"]
+    assert (again.judgement, again.report, len(voice.bars)) == (judged.judgement, judged.report, asked), "and asked once"
+    otherwise = etude.run(str(colours), ["evaluate.rows=5"], voice=voice, project=project).stages["sft"]
+    assert len(voice.bars) > asked and otherwise.report != judged.report and otherwise.judgement.axes[0].n == 5
+    (judged.report.parent / "judgement.json").write_text("{")
+    assert etude.run(str(colours), project=project).stages["sft"].judgement is not None, "what is torn is judged again"
 
 
 def test_an_interruption_while_judging_costs_no_training(project, colours, voice, tmp_path_factory):
@@ -218,3 +227,89 @@ def test_an_artefact_comes_before_a_folder_of_its_name(project, colours, monkeyp
     (project / "colours").mkdir()
     assert etude.load("colours").has_parent
     assert open_store().resolve("colours").version == 1
+
+
+def test_a_default_written_out_and_a_place_make_no_other_stage(project, base, colours, tmp_path_factory, voice):
+    """Nor does a key that did not exist when the stage was run, or an `evaluate` that says the same."""
+    first = etude.run(str(colours), project=project).stages["sft"]
+    defaults = ["stages.sft.train.beta2=0.999", "stages.sft.data.too_long=drop", "stages.sft.adapt.targets=all-linear"]
+    defaults += ["stages.sft.train.tokens_per_row=64", "evaluate.confidence=0.95"]
+    assert etude.run(str(colours), defaults, project=project).stages["sft"].record == first.record
+    record = project / ".etude/artefacts/colours/1/etude.json"
+    written = json.loads(record.read_text())
+    del written["recipe"]["stages"]["sft"]["train"]["beta2"], written["recipe"]["evaluate"]["confidence"]
+    record.write_text(json.dumps(written))
+    moved = tmp_path_factory.mktemp("elsewhere") / "project"
+    project.rename(moved)
+    file = moved / "colours.yaml"
+    file.write_text(file.read_text().replace(str(project), str(moved)))
+    again = etude.run(str(file), voice=voice, project=moved).stages["sft"]
+    assert again.reused and again.record.reference == "colours@1" and not voice.bars
+    assert again.judgement == first.judgement
+
+
+def test_a_record_of_another_etude(project, base, colours, voice):
+    """Its recipe is not understood, its weights are; only what needs the recipe says so."""
+    first = etude.run(str(colours), project=project).stages["sft"]
+    written = json.loads((first.folder / "etude.json").read_text())
+    written["recipe"]["stages"]["sft"]["train"]["momentum"] = 0.9
+    (first.folder / "etude.json").write_text(json.dumps(written))
+    message = r"colours@1: the recipe in its record cannot be read .*train\.momentum: .*\n.*run its stage again"
+    with pytest.raises(LineageError, match=message):
+        etude.compare(str(base), "colours", project=project)
+    again = etude.run(str(colours), voice=voice, project=project).stages["sft"]
+    assert again.reused and not voice.trained and again.judgement.axes == first.judgement.axes[: len(again.judgement.axes)]
+
+
+def test_harmless_changes_of_a_base_are_none(project, tmp_path, colours, voice):
+    from small_project import make_base
+
+    own = make_base(tmp_path / "own")
+    made = etude.run(str(colours), [f"base={own}"], project=project).stages["sft"]
+    (own / "generation_config.json").write_text(json.dumps({"temperature": 0.3, "do_sample": True}))
+    for name in ("README.md", "modeling.py", "pytorch_model.bin", "training_log.json"):
+        (own / name).write_text("{}")
+    assert etude.load("colours", project=project).has_parent
+    assert etude.run(str(colours), [f"base={own}"], project=project).stages["sft"].record == made.record
+
+
+def test_equal_weights_have_equal_fingerprints(project, colours, tmp_path_factory):
+    """Whenever they were judged, and however long that took."""
+    one = etude.run(str(colours), project=project).stages["sft"]
+    other = etude.run(str(colours), project=tmp_path_factory.mktemp("other")).stages["sft"]
+    assert (one.folder / "judgement.json").read_bytes() != (other.folder / "judgement.json").read_bytes()
+    assert one.record.fingerprint == other.record.fingerprint
+
+
+def test_a_base_of_the_hub_is_remembered_with_its_commit(project, base, colours, monkeypatch):
+    """An adapter is put back on the commit it was trained on, whatever the hub's main is by then."""
+    from etude.model import origin
+
+    commits = {name: project / "hub" / (name * 40) for name in "ab"}
+    shutil.copytree(base, commits["a"])
+    shutil.copytree(base, commits["b"])
+    (commits["b"] / "tokenizer_config.json").write_text("{}")
+    head = ["a"]
+    monkeypatch.setattr(origin, "snapshot_download", lambda repository, revision, **how: str(commits[(revision or head[0])[0]]))
+    made = etude.run(str(colours), ["base=owner/name"], project=project).stages["sft"]
+    assert made.record.parent.reference == f"owner/name@{'a' * 40}" and made.judgement.about.parent == "owner/name@aaaaaaaa"
+    head[0] = "b"
+    assert etude.load("colours", project=project).opened.parent.fingerprint == made.record.fingerprint
+
+
+def test_a_reward_is_what_its_file_says(project, base):
+    """Not where the file lies: changed it is another stage, moved it is none."""
+    rows = project / "answers.jsonl"
+    for name, worth in (("one.py", 1), ("same.py", 1), ("other.py", 2)):
+        (project / name).write_text(f"def reward(prompt, expected, answer):\n    return {worth} * len(answer)\n")
+    objective = {"kind": "grpo", "group": 2, "max_new_tokens": 4, "rewards": [{"kind": "python", "file": str(project / "one.py")}]}
+    file = recipe(project / "reward.yaml", base, {"s": stage(rows, objective=objective, steps=1)}, evaluate=None)
+    place = "stages.s.objective.rewards.0.file"
+    etude.run(str(file), project=project)
+    found = [
+        etude.forecast(etude.read_recipe(str(file), [f"{place}={project / name}"]), project=project)[0].finished
+        for name in ("same.py", "other.py")
+    ]
+    assert found == ["reward@1", None]
+    with pytest.raises(DataError, match=r"gone\.py: No such file"):
+        etude.run(str(file), [f"{place}={project / 'gone.py'}"], project=project)

@@ -145,7 +145,7 @@ def test_a_full_disk_is_seen_before_writing(tmp_path, monkeypatch):
     figures = r"needs 8\.0 MiB and a margin of 64\.0 MiB, .* has 70\.0 MiB free; step-00000001 is untouched"
     with pytest.raises(TrainingError, match=figures) as error:
         checkpoints.save(2, {"big": torch.zeros(2**21)}, {})
-    assert "etude clean" in error.value.remedy
+    assert "`etude clean` spares unfinished runs" in error.value.remedy
     checkpoints.save(3, {"small": torch.zeros(2**20)}, {})
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000003"]
 

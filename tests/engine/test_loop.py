@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 
 import pytest
 import tiny
@@ -10,6 +11,7 @@ import torch
 from etude.adaptation.full import Full
 from etude.adaptation.lora import Lora
 from etude.data.rows import Cut
+from etude.engine.checkpoint import Checkpoints
 from etude.engine.loop import fit
 from etude.engine.schedules import Cosine
 from etude.errors import TrainingError
@@ -161,3 +163,53 @@ def test_the_same_seed_is_the_same_run_whatever_happened_before(tmp_path):
     other = tiny.course(tmp_path / "other", Lora(rank=4, dropout=0.3), NextToken(), steps=4, seed=1)
     fit(other.course)
     assert other.losses != losses[0]
+
+
+def test_a_signal_in_the_last_step_is_not_forgotten(tmp_path):
+    """The loop is over either way; whoever composes must know that nothing more is wanted."""
+    made = tiny.course(tmp_path / "step", Lora(rank=4), NextToken(), steps=3)
+    ask = lambda moment: signal.raise_signal(signal.SIGINT) if moment.step == 3 else None
+    outcome = fit(changed(made, hooks=[(ask, 1)]).course)
+    assert outcome.finished and outcome.stopped
+    assert made.said[-1] == "stopped after step 3 of 3; the same command goes on from there"
+    again = fit(tiny.course(tmp_path / "step", Lora(rank=4), NextToken(), steps=3).course)
+    assert again.finished and not again.stopped
+
+
+def test_a_signal_while_the_last_step_is_saved_is_not_forgotten(tmp_path, monkeypatch):
+    def save(self, *content):
+        signal.raise_signal(signal.SIGTERM)
+        return whole(self, *content)
+
+    whole = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", save)
+    outcome = fit(tiny.course(tmp_path, Lora(rank=4), NextToken(), steps=3).course)
+    assert outcome.finished and outcome.stopped
+
+
+def test_other_rows_are_taken_and_said_when_going_on(tmp_path):
+    """What the message about a full device asks for is obeyed, by the run that it stopped."""
+    stopping = tiny.course(tmp_path, Lora(rank=4), NextToken(), cut=Cut(400, 4), steps=4, tokens_per_row=400)
+    ask = lambda moment: signal.raise_signal(signal.SIGINT) if moment.step == 2 else None
+    short_of_memory(stopping, 60)
+    fit(changed(stopping, hooks=[(ask, 1)]).course)
+    rows = []
+
+    def on(tokens, **train):
+        made = tiny.course(tmp_path, Lora(rank=4), NextToken(), cut=Cut(tokens, 4), steps=4, tokens_per_row=tokens, **train)
+        watch = lambda module, args, kwargs: rows.append(kwargs["input_ids"].numel())
+        made.course.policy.model.base_model.register_forward_pre_hook(watch, with_kwargs=True)
+        ask = lambda moment: signal.raise_signal(signal.SIGINT) if moment.step == 3 else None
+        fit(changed(made, hooks=[(ask, 1)]).course)
+        largest = max(rows)
+        rows.clear()
+        return made.said, largest
+
+    said, largest = on(90)
+    assert "going on from step 2 of 4" in said
+    assert 50 < largest <= 90, "asked for anew, although smaller ones had to be taken before"
+    (told,) = [line for line in said if "tokens_per_row: 400, here tokens_per_row: 90" in line]
+    assert told.endswith("the run stays right, but not equal to the bit")
+    said, largest = on(400, activation_checkpointing=True)
+    assert "going on from step 3 of 4" in said and largest > 90
+    assert any("activation_checkpointing: False, here activation_checkpointing: True" in line for line in said)

@@ -135,7 +135,7 @@ def test_kto(llama, moved, cut):
         j = {0: 1, 1: 3, 2: 3, 3: 0}[i]  # the second and the third row ask the same
         said = alone_examples[j].samples[0].tokens[split[j] :].tolist()
         mixed.append(answer(one.samples[0].tokens[: split[i]].tolist(), said, ""))
-    baseline = max(0.0, sum(float(moved_by(sample)) for sample in mixed) / len(mixed))
+    baseline = max(0.0, sum(float(moved_by(sample).detach()) for sample in mixed) / len(mixed))
     losses = []
     for one in alone_examples:
         ratio = moved_by(one.samples[0])

@@ -56,6 +56,18 @@ def test_a_folder_counts_by_content_and_name_not_by_time_or_record(tmp_path):
     files = {"model.safetensors": "w", "config.json": "{}"}
     same = folder("one", files)
     assert folder("two", {**files, "etude.json": "{}", "README.md": "about", "checkpoints/old.safetensors": "x"}) == same
+    harmless = (
+        "generation_config.json",
+        "model.py",
+        "pytorch_model.bin",
+        "judgement.json",
+        "metrics.jsonl",
+        "report.html",
+        "requirements.txt",
+    )
+    assert folder("harmless", {**files, **dict.fromkeys(harmless, "{}"), "rollouts/step-00000001.json": "{}"}) == same
+    for name in ("tokenizer.json", "chat_template.jinja", "adapter_config.json", "vocab.txt", "tokenizer.model", "adaptation.safetensors"):
+        assert folder(f"with {name}", {**files, name: "x"}) != same, name
     assert folder("three", {"model.safetensors": "v", "config.json": "{}"}) != same
     assert folder("four", {"model2.safetensors": "w", "config.json": "{}"}) != same
     assert folder("five", {**files, "additional_chat_templates/tools.jinja": "x"}) != same
@@ -92,6 +104,7 @@ def test_a_stage_is_the_same_stage_unless_its_result_can_differ():
 
     same = identity()
     assert identity(checkpoint_every=5, keep_checkpoints=9, trackers=["wandb"], evaluate_every=3) == same
+    assert identity(tokens_per_row=512, activation_checkpointing=True, compile=True) == same, "the remedies against a full device"
     assert stage_identity("p", "d", {**section, "parent": "sft"}) == same
     assert len({same, identity(learning_rate=2e-4), identity(parent="q"), identity(data="e"), identity(seed=1)}) == 5
     assert stage_identity("p", "d", {**section, "objective": {"kind": "dpo"}}) != same
@@ -102,3 +115,13 @@ def test_what_is_left_out_are_keys_of_the_recipe():
     from etude.recipe.schema import Train
 
     assert set(INDIFFERENT) <= set(Train.model_fields)
+
+
+def test_a_stage_is_the_same_stage_wherever_its_data_lies():
+    def identity(folder, held_out, **source):
+        sources = [{"path": f"{folder}/rows.jsonl", **source}]
+        return stage_identity("p", "d", {"data": {"sources": sources, "held_out": held_out}})
+
+    assert identity("/here", {"path": "/here/apart.jsonl"}) == identity("/there", {"path": "/there/apart.jsonl"})
+    assert identity("/here", 8) == identity("/there", 8) != identity("/here", 9)
+    assert identity("/here", 8, weight=2.0) != identity("/here", 8)

@@ -1,12 +1,16 @@
+import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from etude.errors import LineageError
-from etude.lineage.clean import free, freeable
+from etude.lineage.clean import free, freeable, unfinished
 from etude.lineage.fingerprint import fingerprint
+from etude.lineage.record import Parent
 
 IDENTITY = fingerprint({"stage": 1})
 
@@ -57,7 +61,8 @@ def test_clean_says_first_and_spares_what_is_needed(store, draft, write):
     with store.runs.open("sft", IDENTITY, "only", draft().parent) as run:
         (run.folder / "checkpoint").write_bytes(bytes(5000))
     (store.runs.folder / "stray").mkdir()
-    items = freeable(store)
+    assert [i.reference for i in freeable(store)] == ["old@1", "dpo@1", "sft@3"], "what can be gone on with stays"
+    items = freeable(store, runs=True)
     # sft@3 can go because old@1, which alone stands on it, goes first.
     assert [i.reference or i.path.name for i in items] == [run.folder.name, "stray", "old@1", "dpo@1", "sft@3"]
     assert items[0].bytes > 5000 and items[4].bytes > 1000
@@ -76,6 +81,56 @@ def test_clean_looks_again_before_it_removes(store, draft, write):
         free(store, items)
     with store.runs.open("sentiment", IDENTITY, "only", draft().parent) as run:
         pass
-    items = [i for i in freeable(store) if i.path == run.folder]
+    items = [i for i in freeable(store, runs=True) if i.path == run.folder]
     with store.runs.open("sentiment", IDENTITY, "only", draft().parent), pytest.raises(LineageError, match="in use again"):
         free(store, items)
+
+
+def test_an_unfinished_run_is_cleaned_only_when_asked_and_says_how_far_it_came(store, draft):
+    with store.runs.open("sentiment", IDENTITY, "only", draft().parent) as run:
+        (run.folder / "checkpoints/step-00000100").mkdir(parents=True)
+        (run.folder / "checkpoints/step-00000200-2").mkdir()
+    ago = time.time() - 3 * 24 * 3600
+    for path in run.folder.rglob("*"):
+        os.utime(path, (ago, ago))
+    assert freeable(store) == []
+    (item,) = freeable(store, runs=True)
+    assert item == unfinished(store)[0] and item.reason == "an unfinished run, saved at step 200, last worked on 3 days ago"
+    free(store, [item])
+    assert store.runs.all() == ([], [])
+
+
+def test_what_a_finished_stage_left_over_goes(store, draft, write):
+    with store.runs.open("sentiment", IDENTITY, "only", draft().parent) as run:
+        (run.folder / "metrics.jsonl").write_text("{}\n")
+    store.publish(draft(identity=IDENTITY), write())
+    (item,) = freeable(store)
+    assert item.path == run.folder and item.reason == "left over; sentiment@1 is finished" and unfinished(store) == []
+
+
+def test_bases_and_pages_go_where_nothing_stands_on_them(store, draft, write):
+    gguf = Parent(kind="base", reference="package:holder/Tiny.Q4_1.gguf", fingerprint=fingerprint({"base": 2}))
+    for name in ("Tiny.Q4_1-0123456789ab", "Other-0123456789ab", "Begun-0123456789ab"):
+        (store.bases / name).mkdir()
+        (store.bases / name / "model.safetensors").write_bytes(bytes(1000))
+    store.publish(draft(parent=gguf), write())
+    begun = Parent(kind="base", reference="/somewhere/Begun.gguf", fingerprint=fingerprint({"base": 3}))
+    with store.runs.open("dpo", IDENTITY, "dpo", begun):
+        pass
+    for folder, parent, tuned in (("a", "little", "sentiment@1"), ("b", "sentiment@7", "sentiment@1"), ("c", "", "")):
+        (store.root / "comparisons" / folder).mkdir(parents=True)
+        if tuned:
+            page = {"about": {"parent": parent, "tuned": tuned}}
+            (store.root / "comparisons" / folder / "judgement.json").write_text(json.dumps(page))
+    (store.root / "frontiers" / "run-sft").mkdir(parents=True)
+    items = freeable(store)
+    assert [i.path.name for i in items] == ["Other-0123456789ab", "a", "run-sft"], "sentiment@7 cannot be compared again"
+    assert [i.reason.partition(";")[0] for i in items[:2]] == [
+        "a GGUF file converted to a folder",
+        "the comparison of little and sentiment@1",
+    ]
+    with store.runs.open("other", fingerprint({"stage": 2}), "s", begun.model_copy(update={"reference": "Other.gguf"})):
+        pass
+    with pytest.raises(LineageError, match="Other-0123456789ab is in use again"):
+        free(store, items)
+    assert free(store, items[1:]) == items[1].bytes and not items[1].path.exists() and items[0].path.exists()

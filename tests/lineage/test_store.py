@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from etude.errors import LineageError
 from etude.lineage.durable import new_aside
@@ -82,6 +83,20 @@ def test_a_failed_write_leaves_nothing(store, draft, write):
     assert list((store.artefacts / "sentiment").iterdir()) == []
 
 
+def test_a_full_disk_is_seen_before_writing_and_while_writing(store, draft, write, monkeypatch):
+    def tears(folder: Path) -> None:
+        raise SafetensorError("Error while serializing: IoError(No space left on device)")
+
+    with pytest.raises(LineageError, match=r"could not be written.*No space left") as error:
+        store.publish(draft(), tears)
+    assert "etude clean" in error.value.remedy
+    usage = shutil.disk_usage(store.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=70 * 2**20))
+    with pytest.raises(LineageError, match=r"no room for sentiment: it needs 8.0 MiB and a margin of 64.0 MiB, .* has 70.0 MiB free"):
+        store.publish(draft(), lambda folder: pytest.fail("nothing is written"), room=8 * 2**20)
+    assert store.publish(draft(), write(), room=2**20).version == 1
+
+
 def test_family(store, draft, write):
     one = store.publish(draft("sft"), write("a"))
     two = store.publish(draft("dpo", store.parent("sft"), minutes=1), write("b"))
@@ -99,6 +114,8 @@ def test_the_fingerprint_is_of_what_answers(store, draft, write):
     def with_report(folder: Path) -> None:
         write("a")(folder)
         (folder / "report.html").write_text(str(time.time()))
+        (folder / "judgement.json").write_text(str(time.time()))
+        (folder / "metrics.jsonl").write_text(str(time.time()))
         (folder / "evaluation").mkdir()
         (folder / "evaluation/answers.json").write_text(str(time.time()))
 
