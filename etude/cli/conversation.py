@@ -16,7 +16,9 @@ def converse(model: Model, question: str | None, system: str | None, *, parent: 
 
     def answer() -> str:
         pieces = []
-        for piece in model.stream(messages, max_new_tokens=max_new_tokens, temperature=temperature, parent=parent):
+        # Without a template there are no turns: the last question alone is what it goes on from.
+        asked = messages if model.reads_messages or start else messages[-1]["content"]
+        for piece in model.stream(asked, max_new_tokens=max_new_tokens, temperature=temperature, parent=parent):
             sys.stdout.write(piece)
             sys.stdout.flush()
             pieces.append(piece)
@@ -28,6 +30,8 @@ def converse(model: Model, question: str | None, system: str | None, *, parent: 
         answer()
         return
     console.print("/parent switches to what it was tuned from and back, /new begins again, /bye leaves", style="dim")
+    if not model.reads_messages:
+        console.print("no chat template: it goes on from each text that you type, and remembers none", style="yellow")
     while True:
         try:
             said = console.input("[bold]> [/bold]").strip()

@@ -64,9 +64,10 @@ def chat(
 ) -> None:
     """Talk with a model. /parent switches between it and its parent, /new begins again, /bye (or Ctrl-D) leaves."""
     from etude.cli.conversation import converse  # noqa: PLC0415
+    from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
     from etude.compose.models import load  # noqa: PLC0415
 
-    converse(load(name), question, system, parent=parent, temperature=temperature, max_new_tokens=max_new_tokens)
+    converse(load(name, voice=TerminalVoice()), question, system, parent=parent, temperature=temperature, max_new_tokens=max_new_tokens)
 
 
 def compare(

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that comes with etude, such as quickstart.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="path.to.key=value, such as stages.sentiment.train.steps=100")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say all that would happen, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say all that would happen, and train nothing. What is fetched or converted for it is kept.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a recipe: train its stages, judge each against its parent.

@@ -82,7 +82,7 @@ def print_forecasts(forecasts: list[Forecast], as_json: bool) -> None:
         for name, value in facts.items():
             table.add_row(Text(name, style="dim"), Text(value))
         console.print(table)
-    console.print("\nNothing was trained, nothing was kept.")
+    console.print("\nNothing was trained, and no artefact was made.")
 
 
 def _plain(done: Finished) -> dict[str, object]:

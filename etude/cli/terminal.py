@@ -61,15 +61,19 @@ class TerminalVoice(Voice):
         """For a file that somebody follows: a line now and then, and one at the end."""
         began = told = time.monotonic()
         done = 0.0
+        since: tuple[float, float] | None = None
 
         def advance(amount: float, note: str) -> None:
-            nonlocal done, told
+            nonlocal done, told, since
             done += amount
             now = time.monotonic()
+            if since is None:  # what the first report counts may have been done in another sitting
+                since = (now, done)
             if now - told >= _BETWEEN_LINES and 0 < done < total:
                 told = now
-                left = (now - began) / done * (total - done)
-                self.say(", ".join(part for part in (f"{label}: {done:,.0f} of {total:,.0f} {unit}", note, f"{left:.0f} s left") if part))
+                speed = (done - since[1]) / (now - since[0]) if now > since[0] else 0
+                left = f"{(total - done) / speed:.0f} s left" if speed > 0 else ""
+                self.say(", ".join(part for part in (f"{label}: {done:,.0f} of {total:,.0f} {unit}", note, left) if part))
 
         yield advance
         self.say(f"{label}: {done:,.0f} {unit} in {time.monotonic() - began:.0f} s")

@@ -73,6 +73,23 @@ def look_up(reference: str, store: Store, voice: Voice) -> Known:
     return Known(under.outline, (*under.adapters, folder), parent, under.base)
 
 
+def look_at(reference: str, store: Store, voice: Voice) -> Outline:
+    """How a model by its name reads text, without its weights: nothing is downloaded or converted but what describes it.
+
+    Raises:
+        LineageError, ModelError: what is missing, and the remedy.
+    """
+    record = _record(reference, store)
+    if record is None:
+        return outline(reference, bases=store.bases, say=voice.say, weights=False)
+    folder = store.folder(record)
+    if not is_adapter(folder):
+        return outline(str(folder), bases=store.bases, say=voice.say, weights=False)
+    if record.parent is None:
+        raise LineageError(f"{record.reference} is an adapter whose record names no parent", "run its stage again")
+    return look_at(record.parent.reference, store, voice)
+
+
 def open_model(known: Known, store: Store, *, dtype: torch.dtype, device: torch.device, voice: Voice, merge: bool = False) -> Opened:
     """Read its weights, and put its adapters on by the layers that trained them.
 

@@ -63,6 +63,8 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     _check_objective(stage)
     dtype, why = choose_dtype(stage.train.dtype, setting.device)
     voice.say(f"computes in {why}")
+    for tracker in stage.train.trackers:
+        tracker.library()
     known = look_up(parent, setting.store, voice)
     _check_context(stage, known)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids

@@ -1,14 +1,15 @@
-"""Two models on the rows that neither was trained on: what `etude compare A B` measures."""
+"""Two models on rows held out of training, and what either has seen of them all the same: what `etude compare A B` measures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from etude import catalog
 from etude.compose.artefacts import Known, look_up, open_model
-from etude.compose.general import general_text_of
+from etude.compose.general import general_text_of, lost_before
 from etude.compose.judging import Measured, check, divergences, measure, trial_of
+from etude.compose.overlap import overlaps
 from etude.compose.verdict import Story, judged, write
 from etude.compose.voice import Voice
 from etude.data.prepare import prepare
@@ -102,6 +103,9 @@ def compare_as(
         voice.say(notes[0])
     trial = trial_of(prepared, text, reader.tokenizer, settings, stage.data.context)
     check(trial, settings)
+    seen = list(dict.fromkeys(line for one in known for line in overlaps(trial, prepared, one.parent, store)))
+    for line in seen:
+        voice.say(line)
     measured: list[Measured] = []
     layouts: list[str] = []
     for name, one in zip((first, second), known, strict=True):
@@ -115,11 +119,12 @@ def compare_as(
         measured.append(measure(policy, trial, cut=cut, stop_ids=side.stop_ids, settings=settings, voice=voice, who=name))
     story = _story(known[0].parent.reference, known[1].parent.reference, record, stage, notes, describe(device).name)
     apart = divergences(trial, measured[0], measured[1], cut)
+    story = replace(story, grave=tuple(seen), before=lost_before(known[0].parent, store))
     judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)
     folder = place(prepared.fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     write(judgement, folder)
-    return Compared(judgement, folder / "report.html", notes)
+    return Compared(judgement, folder / "report.html", [*seen, *notes])
 
 
 def read_judgement(folder: Path) -> Judgement | None:
@@ -162,6 +167,7 @@ def _story(first: str, second: str, record: Record, stage: Stage, notes: list[st
         cost=Cost(),
         counts=None,
         journal=None,
+        unit=stage.objective.unit,
         recipe=record.recipe,
         environment=versions_here() | {"device": device, "seed": str(stage.train.seed)},
         chat=f"etude chat {second}",

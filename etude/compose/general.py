@@ -1,10 +1,14 @@
-"""The general text that a tuned model should still know: the user's, or what is installed."""
+"""The general text that a tuned model should still know: the user's, or what is installed. And what earlier stages lost of it."""
 
 from etude.data.counts import SourceCounts
 from etude.data.records import RowError, Text
 from etude.data.sources import wanted
 from etude.errors import DataError
 from etude.evaluation.general_text import GeneralText, general_text
+from etude.evaluation.judge import GENERAL_LOSS
+from etude.lineage.record import Parent
+from etude.lineage.store import Store
+from etude.lineage.tree import ancestors
 from etude.recipe.schema import Evaluate, Source
 
 
@@ -30,3 +34,19 @@ def _texts(source: Source) -> list[str]:
             raise DataError(f"{row.source}:{row.number}: general text is wanted here, and this row is something else", "give texts")
         texts.append(record.text)
     return texts
+
+
+def lost_before(model: Parent, store: Store) -> dict[str, float]:
+    """By how many nats a token the loss on general text rose in each stage that `model` came from, the first one first.
+
+    From the records of these stages, each measured as its own recipe said; a stage that measured nothing is not among them.
+    """
+    if model.kind != "artefact":
+        return {}
+    record = store.resolve(model.reference)
+    rises = {}
+    for one in reversed((record, *ancestors(record, store.records()))):
+        after, before = one.metrics.get(GENERAL_LOSS), one.metrics.get(f"{GENERAL_LOSS} (parent)")
+        if isinstance(after, (int, float)) and isinstance(before, (int, float)):
+            rises[one.reference] = after - before
+    return rises

@@ -1,9 +1,11 @@
 """Measure a stage's result and its parent on the same rows; what the numbers mean is `evaluation`'s business."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -60,26 +62,73 @@ class Measured:
 
 
 def trial_of(prepared: Prepared, text: GeneralText | None, tokenizer: PreTrainedTokenizerBase, settings: Evaluate, context: int) -> Trial:
-    """Choose what is asked: the first rows held out, and as much general text as the settings say."""
+    """Choose what is asked: the first rows held out, which stand in the order of the draw, and as much general text as the settings say."""
     passages, sizes = [], []
     left = settings.keep.tokens if settings.keep is not None else 0
     for number, passage in enumerate(text.passages if text is not None else ()):
-        tokens = np.asarray(tokenizer(passage)["input_ids"][: min(context, left)], dtype=np.int32)
-        if len(tokens) < 2:
+        if left < 2:
             break
+        tokens = np.asarray(tokenizer(passage)["input_ids"][: min(context, left)], dtype=np.int32)
+        if len(tokens) < 2:  # nothing in it is predicted; the next passage may be longer
+            continue
         weight = np.ones(len(tokens), dtype=np.float32)
         weight[0] = 0
         passages.append(Example((Sample(tokens, weight),), "general text", number + 1))
         sizes.append(len(str(tokenizer.decode(tokens[1:])).encode()))
         left -= len(tokens)
-    disliked = {(one.source, one.row) for one in prepared.held_out if one.samples[0].role == UNDESIRABLE}
+    held_out = held_out_of(prepared, settings.rows)
+    disliked = _disliked(prepared)
     questions = [question for question in prepared.questions if (question.source, question.row) not in disliked]
     asked = questions[: settings.rows] if settings.generate else []
-    held_out = [one for one in prepared.held_out if (one.source, one.row) not in disliked][: settings.rows]
     rejected = [one for example in held_out if (one := _only(REJECTED, example)).samples]
     if rejected:
         held_out = [_only(CHOSEN, example) for example in held_out]
     return Trial(held_out, rejected, asked, passages, np.asarray(sizes))
+
+
+def held_out_of(prepared: Prepared, count: int) -> list[Example]:
+    """At most so many held-out examples, whole pairs among them; answers that were not liked are nothing to be likelier."""
+    disliked = _disliked(prepared)
+    return fair_sample([one for one in prepared.held_out if (one.source, one.row) not in disliked], count)
+
+
+def _disliked(prepared: Prepared) -> set[tuple[str, int]]:
+    return {(one.source, one.row) for one in prepared.held_out if one.samples[0].role == UNDESIRABLE}
+
+
+def glance(policy: Policy, held_out: Sequence[Example], cut: Cut) -> dict[str, float]:
+    """A look at held-out rows along the way: the loss; of rated answers that of the liked ones; of pairs the share preferred."""
+    role = held_out[0].samples[0].role
+    if role in (CHOSEN, REJECTED):
+        loss = likelihoods(policy, [_only(side, one) for one in held_out for side in (CHOSEN, REJECTED)], cut).negative_log_likelihood
+        return {"held_out_preferred": float((loss[::2] < loss[1::2]).mean())}
+    return {f"held_out_loss_{role}" if role else "held_out_loss": likelihoods(policy, held_out, cut).mean}
+
+
+def fair_sample(examples: Sequence[Example], count: int) -> list[Example]:
+    """The first `count` of held-out examples that stand in the order of the draw, a piece of each row before a second one of any.
+
+    Only long texts have several pieces; their order within a row is that of their digests, so that no place in a text is preferred.
+    """
+    rows: dict[tuple[str, int], list[Example]] = {}
+    for one in examples:
+        rows.setdefault((one.source, one.row), []).append(one)
+    turns = zip_longest(*(sorted(pieces, key=_digest) if len(pieces) > 1 else pieces for pieces in rows.values()))
+    return [one for turn in turns for one in turn if one is not None][:count]
+
+
+def units(examples: Sequence[Example]) -> np.ndarray:
+    """[examples] the number of the row that each is of: what the statistics resample, since pieces of one text are like each other.
+
+    Where all are of one row there is nothing else to resample, and each stands for itself.
+    """
+    numbers: dict[tuple[str, int], int] = {}
+    found = np.array([numbers.setdefault((one.source, one.row), len(numbers)) for one in examples], dtype=np.int64)
+    return found if len(numbers) > 1 else np.arange(len(examples))
+
+
+def _digest(example: Example) -> bytes:
+    return hashlib.blake2b(example.samples[0].tokens.tobytes(), digest_size=16).digest()
 
 
 def _only(role: str, example: Example) -> Example:

@@ -10,19 +10,18 @@ from rich.console import Group, RenderableType
 from transformers import PreTrainedTokenizerBase
 
 from etude.catalog import DEFAULT_BASE, TABLES
-from etude.compose.artefacts import look_up
+from etude.compose.artefacts import look_at
 from etude.compose.recipes import read_recipe
 from etude.compose.voice import Voice
 from etude.data.detect import FIRST, detect
-from etude.data.locate import locate
 from etude.data.prepare import Prepared, prepare
-from etude.data.read import read
 from etude.data.show import as_json, renderables
+from etude.data.sources import parts
 from etude.errors import DataError, EtudeError
 from etude.lineage.store import open_store
 from etude.recipe.json_schema import json_schema
 from etude.recipe.paths import SCHEMES
-from etude.recipe.schema import Data, Recipe
+from etude.recipe.schema import Data, Recipe, Source
 from etude.recipe.write import recipe_for
 
 _MOST_LABELS = 20
@@ -48,26 +47,28 @@ class Preview:
         return Group(*renderables(self.prepared, self.tokenizer, self.rows))
 
 
-def init(data: str, *, base: str = DEFAULT_BASE, to: Path | None = None) -> str:
+def init(data: str | os.PathLike[str], *, base: str | os.PathLike[str] = DEFAULT_BASE, to: str | os.PathLike[str] | None = None) -> str:
     """A commented recipe for a file of data, from its columns and all its rows.
 
     Args:
-        data: a file, folder or glob of rows, seen from the folder in which the recipe will lie.
+        data: a file, folder, glob or `hub:` data set of rows, seen from the folder in which the recipe will lie.
         base: what the recipe is to train.
-        to: also write it there.
+        to: also write it there, in a folder that is made if need be.
 
     Raises:
         DataError: the data cannot be read, or is empty.
         EtudeError: `to` is there already.
     """
-    if to is not None and to.exists():
-        raise EtudeError(f"{to} exists already", "name another file, or move that one away")
+    data, base, file = os.fspath(data), os.fspath(base), Path(to) if to is not None else None
+    if file is not None and file.exists():
+        raise EtudeError(f"{file} exists already", "name another file, or move that one away")
     shown, ground = data, base
-    if to is not None:
-        shown, ground = _seen_from(data, to.parent), _seen_from(base, to.parent) if Path(base).exists() else base
+    if file is not None:
+        shown, ground = _seen_from(data, file.parent), _seen_from(base, file.parent) if Path(base).exists() else base
     text = _recipe_text(shown, data, ground)
-    if to is not None:
-        to.write_text(text, encoding="utf-8")
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
     return text
 
 
@@ -84,8 +85,8 @@ def schema() -> dict[str, Any]:
 
 
 def _recipe_text(shown: str, path: str, base: str) -> str:
-    files, _ = locate(path)
-    rows = [row.values for file in files for row in read(file) if isinstance(row.values, dict)]
+    found, _ = parts(Source(path=path))
+    rows = [row.values for part in found for row in part if isinstance(row.values, dict)]
     if not rows:
         raise DataError(f"{path}: no rows", "give a file with at least one row")
     columns = list(dict.fromkeys(str(name) for row in rows[:FIRST] for name in row))
@@ -107,12 +108,18 @@ def _label(rows: list[dict], columns: list[str]) -> tuple[str | None, list[str]]
 
 
 def data_show(
-    path: str, *, base: str = DEFAULT_BASE, stage: str | None = None, rows: int = 3, voice: Voice | None = None, project: Path | None = None
+    path: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] = DEFAULT_BASE,
+    stage: str | None = None,
+    rows: int = 3,
+    voice: Voice | None = None,
+    project: Path | None = None,
 ) -> Preview:
     """A file's or a recipe's rows as a model would see them, and what would be learnt. No weights are read.
 
     Args:
-        path: a file of rows, or a recipe (`.yaml`, or a shipped name).
+        path: a file or `hub:` data set of rows, or a recipe (`.yaml`, or a shipped name).
         base: whose tokenizer and template render a file's rows; a recipe names its own.
         stage: which stage of a recipe; by default its first.
         rows: how many to show of each source.
@@ -120,6 +127,7 @@ def data_show(
     Raises:
         EtudeError: the recipe, the data or the base cannot be read.
     """
+    path, base = os.fspath(path), os.fspath(base)
     if path.endswith((".yaml", ".yml")) or (path.isidentifier() and not Path(path).exists()):
         recipe: Recipe = read_recipe(path).recipe
         if stage is not None and stage not in recipe.stages:
@@ -128,9 +136,9 @@ def data_show(
         data, roles, seed, base = chosen.data, chosen.objective.roles, chosen.train.seed, recipe.base
     else:
         data, roles, seed = Data.model_validate({"sources": [{"path": path}], "bad_rows": "drop"}), (), 0
-        files, _ = locate(path)
-        first = list(islice((row.values for row in read(files[0]) if isinstance(row.values, dict)), FIRST))
+        found, _ = parts(data.sources[0])
+        first = list(islice((row.values for row in found[0] if isinstance(row.values, dict)), FIRST))
         if first:
             roles = _ROLES.get(detect(first, path).format.kind, ())
-    known = look_up(base, open_store(project), voice or Voice()).outline
+    known = look_at(base, open_store(project), voice or Voice())
     return Preview(prepare(data, known.tokenizer, roles=roles, stop_ids=known.stop_ids, seed=seed), known.tokenizer, rows)

@@ -1,5 +1,6 @@
 """A model by name, ready to answer: what `etude.load` returns and `etude chat` talks with."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ class Model:
     def has_parent(self) -> bool:
         """Whether `parent=True` gives answers of what it was tuned from."""
         return self.opened.attached is not None and self.opened.attached.can_switch_off
+
+    @property
+    def reads_messages(self) -> bool:
+        """Whether there is a chat template; without one it reads a text and goes on from its end."""
+        return self.opened.tokenizer.chat_template is not None
 
     def generate(
         self,
@@ -72,9 +78,11 @@ class Model:
     def prompt(self, prompt: str | Messages) -> list[int]:
         """The tokens that the model will read, by the same template that training used."""
         tokenizer = self.opened.tokenizer
-        if tokenizer.chat_template is None:
+        if not self.reads_messages:
             if not isinstance(prompt, str):
-                raise ModelError("this model has no chat template, so it cannot read messages", "give it a plain text")
+                raise ModelError(
+                    "this model has no chat template, so it cannot read messages", "ask one plain text, without a system message"
+                )
             return tokenizer(prompt)["input_ids"]
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -88,7 +96,7 @@ class Model:
         return self.opened.attached.off()
 
 
-def load(name: str, *, dtype: str = "auto", voice: Voice | None = None, project: Path | None = None) -> Model:
+def load(name: str | os.PathLike[str], *, dtype: str = "auto", voice: Voice | None = None, project: Path | None = None) -> Model:
     """A model by `name`, `name@version`, hub id, folder, `.gguf` file or `package:module/file.gguf`.
 
     Args:
@@ -97,6 +105,7 @@ def load(name: str, *, dtype: str = "auto", voice: Voice | None = None, project:
     Raises:
         EtudeError: what is missing, and the remedy.
     """
+    name = os.fspath(name)
     use_threads()
     device = best_device()
     compute, _ = choose_dtype(dtype, device)  # type: ignore[bad-argument-type]
@@ -105,7 +114,7 @@ def load(name: str, *, dtype: str = "auto", voice: Voice | None = None, project:
 
 
 def chat(
-    name: str,
+    name: str | os.PathLike[str],
     question: str,
     *,
     system: str | None = None,
@@ -127,5 +136,5 @@ def chat(
     """
     messages = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": question}]
     model = load(name, project=project)
-    asked = messages if model.opened.tokenizer.chat_template or system else question
+    asked = messages if model.reads_messages or system else question
     return model.generate(asked, temperature=temperature, max_new_tokens=max_new_tokens, parent=parent)

@@ -1,5 +1,6 @@
 """Run a recipe: its stages in the order of their parents, each once. Begin reading here."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -29,7 +30,7 @@ class RunResult:
     """False where it was asked to stop; the same call goes on from there."""
 
 
-def read_recipe(path: str, overrides: Sequence[str] = ()) -> Loaded:
+def read_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     """A recipe file, or the name of one that comes with etude, with overrides such as `stages.s.train.learning_rate=1e-4`.
 
     Raises:
@@ -38,19 +39,30 @@ def read_recipe(path: str, overrides: Sequence[str] = ()) -> Loaded:
     return load(path, overrides, tables=catalog.TABLES)
 
 
-def run(recipe: str | Loaded, overrides: Sequence[str] = (), *, voice: Voice | None = None, project: Path | None = None) -> RunResult:
+def run(
+    recipe: str | os.PathLike[str] | Loaded, overrides: Sequence[str] = (), *, voice: Voice | None = None, project: Path | None = None
+) -> RunResult:
     """Run a recipe to its end. Stages whose inputs have not changed are not run again; an interrupted one goes on.
 
     Args:
         recipe: a file, a shipped name, or what `read_recipe` returned.
+        overrides: as `read_recipe` takes them; what it returned takes no more.
         project: where `.etude` is looked for, upwards; by default the current directory.
 
     Raises:
         EtudeError: what is wrong, where, and what to do about it.
     """
-    loaded = read_recipe(recipe, overrides) if isinstance(recipe, str) else recipe
+    loaded = _loaded(recipe, overrides)
     with together():  # with other processes, where there are any
         return _run(_setting(loaded, voice or Voice(), project), loaded)
+
+
+def _loaded(recipe: str | os.PathLike[str] | Loaded, overrides: Sequence[str]) -> Loaded:
+    if not isinstance(recipe, Loaded):
+        return read_recipe(recipe, overrides)
+    if overrides:
+        raise RecipeError([f"{recipe.path} is read already, so {', '.join(overrides)} would be ignored; give them to `read_recipe`"])
+    return recipe
 
 
 def _run(setting: Setting, loaded: Loaded) -> RunResult:
@@ -177,11 +189,14 @@ class Forecast:
     """Of the training rows, once."""
 
 
-def forecast(loaded: Loaded, *, voice: Voice | None = None, project: Path | None = None) -> list[Forecast]:
-    """What `run` would do: the same beginning, with the data read and rendered, and nothing after it.
+def forecast(
+    recipe: str | os.PathLike[str] | Loaded, overrides: Sequence[str] = (), *, voice: Voice | None = None, project: Path | None = None
+) -> list[Forecast]:
+    """What `run` would do of the same arguments: the same beginning, with the data read and rendered, and nothing after it.
 
     A stage whose parent would only be made by this run is read with the tokenizer of what that parent comes from.
     """
+    loaded = _loaded(recipe, overrides)
     setting = _setting(loaded, voice or Voice(), project)
     forecasts: list[Forecast] = []
     for one in _look_ahead(setting):

@@ -2,21 +2,23 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from etude.compose.judging import Measured, Trial
+from etude.compose.judging import Measured, Trial, units
 from etude.data.counts import Counts
 from etude.data.records import Question
 from etude.engine.journal import read
+from etude.evaluation import figures
 from etude.evaluation.choose import choose
 from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import KEEP_MARGIN, judge
-from etude.evaluation.judgement import About, Cost, Count, Curve, Judgement, Point
+from etude.evaluation.judgement import NATS, About, Cost, Count, Curve, Judgement, Point
 from etude.evaluation.measured import Answers, Likelihoods, Preferences
 from etude.evaluation.report import write_report
 from etude.recipe.schema import Evaluate
@@ -32,11 +34,17 @@ class Story:
     cost: Cost
     counts: Counts | None
     journal: Path | None
+    unit: str
+    """Of the losses in the journal."""
     recipe: Mapping[str, Any]
     environment: dict[str, str]
     chat: str
     files: str
     warnings: tuple[str, ...]
+    grave: tuple[str, ...] = ()
+    """What must be read before the figures: warnings that come first."""
+    before: Mapping[str, float] = field(default_factory=dict)
+    """By how many nats a token the loss on general text rose in each stage that the parent stands on."""
 
 
 def judged(
@@ -76,21 +84,47 @@ def judged(
         made=story.made,
         cost=story.cost,
         data=_counted(story.counts),
-        curve=curve(story.journal),
+        curve=curve(story.journal, story.unit),
         recipe=yaml.safe_dump(dict(story.recipe), sort_keys=False, allow_unicode=True),
         environment=story.environment,
         chat=story.chat,
         files=story.files,
         metrics_reason=reason,
-        general_text=text.sentence if text is not None else "",
-        warnings=story.warnings,
+        general_text=f"{text.sentence}; {len(trial.general):,} passages of it were scored" if text is not None else "",
+        warnings=(*story.warnings, *_of_one_text(trial)),
     )
-    held_out = Likelihoods(parent.held_out, tuned.held_out, parent.weight)
+    unit = units(trial.held_out)
+    held_out = Likelihoods(*(np.bincount(unit, weights=sums) for sums in (parent.held_out, tuned.held_out, parent.weight)))
     preferences = None
     if parent.preferred is not None and tuned.preferred is not None:
         preferences = Preferences(parent.preferred, tuned.preferred)
     margin = settings.keep.margin if settings.keep is not None else KEEP_MARGIN
-    return judge(about, held_out, answers, metrics or (), general, preferences, confidence=settings.confidence, margin=margin)
+    judgement = judge(about, held_out, answers, metrics or (), general, preferences, confidence=settings.confidence, margin=margin)
+    return judgement.model_copy(update={"warnings": (*story.grave, *_over_stages(judgement, story.before), *judgement.warnings)})
+
+
+def _over_stages(judgement: Judgement, before: Mapping[str, float]) -> list[str]:
+    """Small losses, each within its margin, that are a large one together."""
+    keep = next(judgement.of("keep"), None)
+    earlier = sum(before.values())
+    if keep is None or keep.margin is None or earlier <= 0 or keep.difference.value + earlier <= keep.margin:
+        return []
+    rise = lambda nats: figures.difference(keep.unit, nats)
+    said = "; ".join([*(f"{name} {rise(nats)}" for name, nats in before.items()), f"now {rise(keep.difference.value)}"])
+    return [
+        f"General ability was lost over the stages together: since the base, the loss on general text rose by "
+        f"{figures.size(keep.unit, earlier + keep.difference.value)} a token ({said}), beyond the stated "
+        f"{figures.within(keep.unit, keep.margin)}. The figures of this judgement compare with the parent alone."
+    ]
+
+
+def _of_one_text(trial: Trial) -> list[str]:
+    """What a reader must know where the only rows are pieces of one text."""
+    rows = {(one.source, one.row) for one in trial.held_out}
+    if len(rows) > 1:
+        return []
+    said = f"All {len(trial.held_out)} pieces that were judged are of one text: interval and test speak of it alone. Hold out several."
+    return [said]
 
 
 def _short(reference: str) -> str:
@@ -107,14 +141,15 @@ def _shown(question: Question) -> str:
     return "\n\n".join(f"{message['role']}: {message.get('content', '')}" for message in question.messages)
 
 
-def curve(journal: Path | None) -> Curve:
-    """The loss along a run, as its journal has it."""
+def curve(journal: Path | None, unit: str = NATS) -> Curve:
+    """The loss along a run, as its journal has it, in its objective's unit."""
     lines: Sequence[dict[str, Any]] = read(journal) if journal is not None and journal.exists() else ()
     points = {
         name: tuple(Point(step=line["step"], loss=line[name]) for line in lines if line.get(name) is not None)
         for name in ("loss", "held_out_loss")
     }
-    return Curve(train=points["loss"], held_out=points["held_out_loss"])
+    # Held-out rows are always looked at in nats a token: beside a loss of another kind that would be another scale.
+    return Curve(train=points["loss"], held_out=points["held_out_loss"] if unit == NATS else (), unit=unit)
 
 
 def _counted(counts: Counts | None) -> tuple[Count, ...]:

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from etude.adaptation.contract import Attached
+from etude.compose import overlap
 from etude.compose.artefacts import open_model
 from etude.compose.begun import Begun, Setting, length
-from etude.compose.judging import Measured, divergences, measure
+from etude.compose.general import lost_before
+from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
@@ -23,7 +25,6 @@ from etude.data.rows import Cut
 from etude.engine.loop import Course, Hook, Moment, Outcome, fit
 from etude.engine.reference import Reference, StoredReference, switched_off
 from etude.engine.rollouts import Rollouts
-from etude.engine.score import likelihoods
 from etude.engine.trackers.contract import Tracking
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
@@ -46,6 +47,9 @@ class Work:
         self.setting, self.name, self.stage, self.begun, self.folder = setting, name, stage, begun, folder
         self.voice, self.settings, self.prepared, self.trial = voice, setting.recipe.evaluate, begun.prepared, begun.trial
         self.started = started
+        self.seen = [] if begun.trial is None else overlap.overlaps(begun.trial, begun.prepared, begun.known.parent, setting.store)
+        for line in self.seen:
+            voice.say(line)
         held = torch.float32 if stage.adapt.holds_masters else begun.dtype
         self.opened = open_model(begun.known, setting.store, dtype=held, device=setting.device, voice=voice, merge=True)
         layout = choose_layout(self.opened.model)
@@ -54,9 +58,13 @@ class Work:
         self.cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layout.name)
         self.policy = Policy(self.opened.model, layout=layout.name, compute=begun.dtype)
         self.parent: Measured | None = None
+        self.judging = 0.0
+        """Seconds that measuring has taken so far."""
         self.stored: StoredReference | None = None
         if not stage.adapt.keeps_parent:
+            began = time.perf_counter()
             self.parent = self._measure("the parent", will_change=True) if leads() else None
+            self.judging = time.perf_counter() - began
             self.stored = self._stored_reference()
         self.parameters = sum(p.numel() for p in self.opened.model.parameters())
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
@@ -139,12 +147,13 @@ class Work:
             yield []
             return
         train = self.stage.train
-        held_out = self.prepared.held_out[: self.settings.rows if self.settings else 200]
+        held_out = held_out_of(self.prepared, self.settings.rows if self.settings else 200)
         hooks: list[Hook] = []
-        if held_out and not self.stage.objective.roles:
-            hooks.append((lambda _moment: {"held_out_loss": likelihoods(self.policy, held_out, self.cut).mean}, train.evaluate_every or 0))
+        if held_out:
+            hooks.append((lambda _moment: glance(self.policy, held_out, self.cut), train.evaluate_every or 0))
         tracking = Tracking(list(train.trackers), self.voice.say)
-        tracking.start(self.begun.artefact, self.setting.mapping)
+        # A name of its own for each identity: a changed stage is another run there too, and a resumed one is the same.
+        tracking.start(f"{self.begun.artefact}-{self.begun.identity[:8]}", self.setting.mapping)
         hooks.append((lambda moment: tracking.log(moment.step, moment.metrics), 1))
         with self.voice.bar(f"training {self.begun.artefact}", steps, "steps") as advance:
             done, began = 0, time.perf_counter()
@@ -177,7 +186,7 @@ class Work:
         tuned = self._measure("the tuned model")
         assert parent is not None and tuned is not None
         apart = divergences(self.trial, parent, tuned, self.cut)
-        story = self._story(outcome, time.perf_counter() - began)
+        story = self._story(outcome, self.judging + time.perf_counter() - began)
         return judged(story, self.trial, parent, tuned, apart, self.begun.text, self.opened.tokenizer, self.settings)
 
     def _story(self, outcome: Outcome, judging: float) -> Story:
@@ -204,11 +213,14 @@ class Work:
             cost=cost,
             counts=self.prepared.counts,
             journal=self.folder / "metrics.jsonl",
+            unit=self.stage.objective.unit,
             recipe=self.setting.mapping,
             environment=environment,
             chat=f"etude chat {self.begun.artefact}",
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
+            grave=tuple(self.seen),
+            before=lost_before(self.opened.parent, self.setting.store),
         )
 
     def publish(self, outcome: Outcome, judgement: Judgement | None) -> Judgement | None:
@@ -224,6 +236,7 @@ class Work:
             for note in notes:
                 self.voice.say(note)
             shutil.copyfile(self.folder / "metrics.jsonl", folder / "metrics.jsonl")
+            overlap.keep(self.prepared, folder)
             if judgement is not None:
                 cost = judgement.about.cost.model_copy(update={"artefact_bytes": folder_size(folder)})
                 kept = judgement.model_copy(update={"about": judgement.about.model_copy(update={"cost": cost})})

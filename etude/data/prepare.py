@@ -31,13 +31,17 @@ class Prepared:
     train: list[tuple[Source, list[Example]]]
     """Training examples of each source, in the order of its rows; mixing them by weight is the order's business."""
     held_out: list[Example]
-    """Never trained on."""
+    """Never trained on; in the order of the draw, so that the first n are a fair sample, whatever the order of files and rows."""
     questions: list[Question]
-    """The held-out rows that end in an answer to be learnt, as they will be asked."""
+    """The held-out rows that end in an answer to be learnt, as they will be asked, in the same order."""
     counts: Counts
     """What became of every row."""
     fingerprint: str
     """SHA-256 over tokens, weights and roles of all examples: in the order of the training rows."""
+    trained_on: np.ndarray
+    """[distinct training rows] uint64, sorted: a digest of each one's prompt, or of its text where there is none."""
+    asked: dict[tuple[str, int], int]
+    """The same digest of each held-out row, by its source and row number."""
 
 
 def prepare(
@@ -79,6 +83,8 @@ def prepare(
         questions=[one.question for one in divided.held_out if one.question is not None],
         counts=counts,
         fingerprint=_fingerprint(divided.train, divided.held_out),
+        trained_on=np.unique(np.array([one.said for rows in divided.train for one in rows], np.uint64)),
+        asked={(one.examples[0].source, one.examples[0].row): one.said for one in divided.held_out},
     )
 
 
@@ -158,10 +164,12 @@ def _keep(row: Row, lesson: Lesson, seed: int, counts: SourceCounts) -> Kept:
         setattr(counts, name, getattr(counts, name) + getattr(lesson, name))
     counts.openings += lesson.opening
     examples = tuple(Example(samples, row.source, row.number) for samples in lesson.examples)
+    prompt = None if lesson.prompt is None else hashlib.blake2b(np.asarray(lesson.prompt, np.int32).tobytes(), digest_size=16).digest()
     return Kept(
         examples=examples,
-        prompt=None if lesson.prompt is None else hashlib.blake2b(np.asarray(lesson.prompt, np.int32).tobytes(), digest_size=16).digest(),
+        prompt=prompt,
         whole=_digest(examples),
+        said=int.from_bytes((prompt or _learnt(examples))[:8], "little"),
         order=digest(row, seed),
         question=_question(row, lesson),
     )
@@ -184,6 +192,15 @@ def _digest(examples: tuple[Example, ...]) -> bytes:
             hashed.update(sample.tokens.tobytes())
             hashed.update(sample.weight.tobytes())
         hashed.update(b"|")
+    return hashed.digest()
+
+
+def _learnt(examples: tuple[Example, ...]) -> bytes:
+    """16 bytes over the learnt tokens alone: pieces of a text repeat the token before them, so any cut of it gives the same."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        for sample in example.samples:
+            hashed.update(sample.tokens[sample.weight > 0].tobytes())
     return hashed.digest()
 
 

@@ -32,15 +32,19 @@ def digest(row: Row, seed: int) -> bytes:
     return hashlib.blake2b(said.encode(), digest_size=16, key=seed.to_bytes(16, "little", signed=True)).digest()
 
 
-def _every(source: Source, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]:
+def parts(source: Source) -> tuple[list[Iterator[Row]], list[str]]:
+    """The rows of each of its files, or of the hub's data set, as they are written there; and a line for each thing passed over."""
     if source.path.startswith("hub:"):
-        parts = [hub(source.path, source.split)]
-    else:
-        files, notes = locate(source.path)
-        for note in notes:
-            counts.note(note)
-        parts = [read(file) for file in files]
-    for part in parts:
+        return [hub(source.path, source.split)], []
+    files, notes = locate(source.path)
+    return [read(file) for file in files], notes
+
+
+def _every(source: Source, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]:
+    found, notes = parts(source)
+    for note in notes:
+        counts.note(note)
+    for part in found:
         rows = (_renamed(row, source) for row in part)
         first = list(islice(rows, FIRST))
         reader = _reader(source, first, counts)

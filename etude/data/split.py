@@ -18,6 +18,8 @@ class Kept:
     """Digest of the tokens before the last answer; None for raw text."""
     whole: bytes
     """Digest of all tokens, weights and roles."""
+    said: int
+    """Short digest of the prompt, or of all that is learnt where there is none, in however many pieces: for other runs to compare with."""
     order: bytes
     """Digest of the row's content and the seed: where it stands in the draw."""
     question: Question | None
@@ -29,6 +31,7 @@ class Divided:
 
     train: list[list[Kept]]
     held_out: list[Kept]
+    """In the order of the draw, not of any file: the first n of them are a fair sample of all."""
 
 
 def split(kept: list[list[Kept]], held_out: float | int | Source, counts: Counts) -> Divided:
@@ -40,6 +43,7 @@ def split(kept: list[list[Kept]], held_out: float | int | Source, counts: Counts
     if isinstance(held_out, Source):
         *sources, aside = kept
         counts.sources[-1].held_out = len(aside)
+        aside = sorted(aside, key=lambda one: one.order)
     else:
         sources = kept
         total = sum(map(len, sources))
@@ -50,7 +54,7 @@ def split(kept: list[list[Kept]], held_out: float | int | Source, counts: Counts
             counts.sources[0].note("a single row cannot be divided: nothing is held out")
         ranked = sorted((one.order, s, i) for s, rows in enumerate(sources) for i, one in enumerate(rows))
         chosen = {(s, i) for _, s, i in ranked[:number]}
-        aside = [sources[s][i] for s, i in sorted(chosen)]
+        aside = [sources[s][i] for _, s, i in ranked[:number]]
         for s, rows in enumerate(sources):
             counts.sources[s].held_out = sum((s, i) in chosen for i in range(len(rows)))
         sources = [[one for i, one in enumerate(rows) if (s, i) not in chosen] for s, rows in enumerate(sources)]

@@ -73,7 +73,7 @@ class Chart:
     x_ticks: list[Tick]
     """Steps."""
     y_ticks: list[Tick]
-    """Nats per token."""
+    """In the unit of the curve."""
     thinned: int
     """Steps that one point of the training line is the mean of."""
 

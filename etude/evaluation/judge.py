@@ -17,6 +17,7 @@ from etude.evaluation.preference import CHOSEN, REJECTED, Preferred
 FEW_CHANGED = 10
 # Nats per token of general text that count as unchanged: about 5 % of perplexity.
 KEEP_MARGIN = 0.05
+GENERAL_LOSS = "loss on general text"
 MOST_EXAMPLES = 500
 ORDER: tuple[Outcome, ...] = ("lost", "gained", "both wrong", "changed", "both right", "same")
 _PREFERRED = Preferred()
@@ -63,7 +64,7 @@ def judge(
         examples = _examples(answers, readings[0] if readings else None)
     axes.append(_loss("loss on held-out answers", "task", held_out, confidence, None, seed))
     if general is not None:
-        axes.append(_loss("loss on general text", "keep", general, confidence, margin, seed))
+        axes.append(_loss(GENERAL_LOSS, "keep", general, confidence, margin, seed))
     outcomes = Counter(example.outcome for example in examples)
     verdict, headline = sentences.headline(axes)
     unfinished = (0, 0) if answers is None else answers.unfinished

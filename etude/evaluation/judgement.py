@@ -11,6 +11,7 @@ from etude.evaluation.statistics import Interval, Verdict
 from etude.recipe.strict import Strict
 
 SCHEMA_VERSION = 1
+NATS = "nats a token"
 
 Unit = Literal["share", "F1", "nats/token"]
 """Shares and F1 are between 0 and 1 and shown in percent; nats are natural logarithms."""
@@ -160,7 +161,7 @@ class Point(Strict):
     step: int
     """Optimizer steps taken."""
     loss: float
-    """Nats per supervised token."""
+    """In the unit of the curve."""
 
 
 class Curve(Strict):
@@ -170,6 +171,8 @@ class Curve(Strict):
     """On the rows of each step, before it was taken."""
     held_out: tuple[Point, ...] = ()
     """On rows that are never trained on."""
+    unit: str = NATS
+    """What the loss is counted in: nats per supervised token, or what the objective makes of a pair or an answer."""
 
 
 class About(Strict):

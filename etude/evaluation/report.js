@@ -59,7 +59,7 @@
       cursor.style.visibility = tip.style.visibility = "visible";
       tip.replaceChildren(...found.map(([name, point]) => {
         const line = document.createElement("div");
-        line.textContent = `step ${point[2]}: ${name} ${point[3]}`;
+        line.textContent = `step ${point[2]}: ${name} ${point[3]} (${chart.dataset.unit})`;
         return line;
       }));
       const left = place / width * box.width;

@@ -23,7 +23,15 @@ def headline(axes: Sequence[Axis]) -> tuple[Literal["better", "worse", "mixed", 
     task, keep = _deciding(axes)
     line = f"{TASK[task.verdict]}, {_kept(keep)}."
     if keep is not None and _is_lost(keep):
-        return ("mixed" if task.verdict == "better" else "worse"), line
+        if task.verdict == "better":
+            return "mixed", line
+        lost = f"general ability was lost ({figures.difference(keep.unit, keep.difference.value)} a token)"
+        if task.verdict == "worse":
+            return "worse", f"{TASK[task.verdict]}, and {lost}."
+        return (
+            "worse",
+            f"{figures.sentence_case(lost)}, and whether it is better at the task cannot be told.",
+        )  # begins with what the verdict rests on
     return ("cannot tell" if task.verdict == "unchanged" else task.verdict), line
 
 

@@ -16,7 +16,7 @@ import transformers
 from gguf import GGUFReader
 from tokenizers.pre_tokenizers import ByteLevel, Digits
 from tokenizers.pre_tokenizers import Sequence as Steps
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.errors import ModelError
 from etude.model.quiet import quiet
@@ -62,14 +62,47 @@ def read_note(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _convert(file: Path, digest: str, size: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    say(f"reading {file.name}, once: {size / 1e6:.0f} MB, to be dequantised into {folder}")
+def converted(file: Path, bases: Path) -> bool:
+    """Whether `dequantised` would find it done."""
+    return read_note(bases / f"{file.stem}-{_sha256(file)[:12]}") is not None
+
+
+def describe(file: Path, folder: Path) -> list[str]:
+    """Write what `dequantised` would, but for the weights, into an empty folder: configuration, tokenizer, ends of answers.
+
+    Returns:
+        What should be told of it.
+
+    Raises:
+        ModelError: as `dequantised`.
+    """
+    _, metadata = _opened(file)
     notes: list[str] = []
+    with quiet(notes):
+        tokenizer = _tokenizer(file, metadata)
+        notes += _split_as_the_file_says(tokenizer, metadata)
+        try:
+            config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+        except (ValueError, KeyError, OSError, NotImplementedError) as error:
+            family = metadata.get("general.architecture")
+            raise ModelError(f"{file}: transformers cannot read this GGUF file of the family {family!r}: {error}", _REMEDY) from error
+        for part in (config, tokenizer, _generation(metadata)):
+            part.save_pretrained(folder)
+    return notes
+
+
+def _opened(file: Path) -> tuple[GGUFReader, dict[str, Any]]:
     try:
         reader = GGUFReader(file)
     except (ValueError, OSError, IndexError) as error:
         raise ModelError(f"{file} is not a whole GGUF file: {error}", "download it again") from error
-    metadata = {name: reader.fields[name].contents() for name in reader.fields}
+    return reader, {name: reader.fields[name].contents() for name in reader.fields}
+
+
+def _convert(file: Path, digest: str, size: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    say(f"reading {file.name}, once: {size / 1e6:.0f} MB, to be dequantised into {folder}")
+    notes: list[str] = []
+    reader, metadata = _opened(file)
     _check_space(file, sum(int(tensor.n_elements) for tensor in reader.tensors) * 4, folder.parent)
     with quiet(notes):
         tokenizer = _tokenizer(file, metadata)

@@ -23,7 +23,8 @@ from etude.errors import ModelError
 _HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Weights and what describes them; never pickles, never code, and only the top folder (others hold exports of the same weights).
-_WANTED = ["*.json", "*.jinja", "*.txt", "*.model", "model*.safetensors"]
+_DESCRIBES = ["*.json", "*.jinja", "*.txt", "*.model"]
+_WANTED = [*_DESCRIBES, "model*.safetensors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,13 @@ class Origin:
     """What names the same again: of the hub, with the commit that was read, where it is known."""
 
 
-def resolve(reference: str) -> Origin:
+def resolve(reference: str, *, weights: bool = True) -> Origin:
     """Find what `reference` names, downloading from the hub where it must.
 
     Args:
         reference: `owner/name` or `owner/name@revision` on the hub, a folder, a `.gguf` file, or `package:module/file.gguf`
             (a file inside an installed package). A folder of that name comes before the hub.
+        weights: whether they are to be downloaded too.
 
     Raises:
         ModelError: nothing is there, or it cannot be reached; the remedy says what to do.
@@ -67,15 +69,22 @@ def resolve(reference: str) -> Origin:
             f"there is no model {reference!r}: no such folder or file, and it is not a hub id",
             "name a folder, a .gguf file, `owner/name` on the hub, or `package:module/file.gguf`",
         )
-    return _from_hub(match["repository"], match["revision"])
+    folder, _, last = reference.partition("/")
+    if match["revision"] is None and Path(folder).is_dir():
+        there = sorted(entry.name for entry in Path(folder).iterdir() if not entry.name.startswith("."))
+        raise ModelError(
+            f"there is no {last!r} in the folder {folder} (it holds {', '.join(there[:5]) or 'nothing'}{', …' if len(there) > 5 else ''})",
+            f"mend the path; if the hub's {reference} is meant, say `{reference}@main`",
+        )
+    return _from_hub(match["repository"], match["revision"], _WANTED if weights else _DESCRIBES)
 
 
-def _from_hub(repository: str, revision: str | None) -> Origin:
-    """Download (or find in the cache) the weights, configuration and tokenizer."""
+def _from_hub(repository: str, revision: str | None, wanted: list[str]) -> Origin:
+    """Download (or find in the cache) the files that are wanted: configuration, tokenizer, perhaps weights."""
     name = f"{repository}@{revision}" if revision else repository
     page = f"https://huggingface.co/{repository}"
     try:
-        folder = snapshot_download(repository, revision=revision, allow_patterns=_WANTED, ignore_patterns=["*/*"])
+        folder = snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"])
     except GatedRepoError as error:
         raise ModelError(f"{name} asks for its terms to be accepted", f"accept them at {page}, then `hf auth login`") from error
     except RevisionNotFoundError as error:

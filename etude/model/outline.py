@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from etude.errors import ModelError
-from etude.model.gguf import dequantised
+from etude.model.gguf import converted, dequantised, describe
 from etude.model.origin import resolve
 from etude.model.quiet import quiet
 from etude.model.tokenizer import load_tokenizer, stop_tokens
@@ -38,7 +40,7 @@ class Outline:
     """What the user should be told: each was also said."""
 
 
-def outline(reference: str, *, bases: Path, say: Callable[[str], None] = lambda note: None) -> Outline:
+def outline(reference: str, *, bases: Path, say: Callable[[str], None] = lambda note: None, weights: bool = True) -> Outline:
     """Find a model and read all but its weights; a GGUF file is converted first, once.
 
     Args:
@@ -46,17 +48,22 @@ def outline(reference: str, *, bases: Path, say: Callable[[str], None] = lambda 
             `package:module/file.gguf`.
         bases: folder in which converted GGUF files are kept.
         say: told each note as it arises, and what takes long.
+        weights: whether they will be needed. Without, none are downloaded or converted, and `folder` may hold none.
 
     Raises:
         ModelError: it is not there, is not a decoder of text, or is only a pickle, an adapter or code.
     """
     notes: list[str] = []
-    origin = resolve(reference)
+    origin = resolve(reference, weights=weights)
     folder = origin.path
-    if origin.kind == "gguf":
-        folder, notes = dequantised(origin.path, bases, say=say)
-    check_folder(folder)
-    with quiet(notes):
+    with ExitStack() as stack:
+        if origin.kind == "gguf" and (weights or converted(origin.path, bases)):
+            folder, notes = dequantised(origin.path, bases, say=say)
+        elif origin.kind == "gguf":
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            notes = describe(origin.path, folder)
+        check_folder(folder, weights=weights)
+        stack.enter_context(quiet(notes))
         config = _config(folder)
         tokenizer = load_tokenizer(folder)
         stop_ids, ends = stop_tokens(tokenizer, _generation(folder, config))
@@ -81,8 +88,8 @@ def senses(config: PreTrainedConfig) -> list[str]:
     return [sense.removesuffix("_config") for sense in _SENSES if getattr(config, sense, None) is not None]
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse what is not a text model's folder with safetensors weights, saying what it is instead."""
+def check_folder(folder: Path, *, weights: bool = True) -> None:
+    """Refuse what is not a text model's folder, with safetensors weights if they are needed, saying what it is instead."""
     if not (folder / "config.json").exists():
         if (folder / "adapter_config.json").exists():
             base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
@@ -92,7 +99,8 @@ def check_folder(folder: Path) -> None:
         if files := sorted(path.name for path in folder.glob("*.gguf")):
             raise ModelError(f"{folder} holds GGUF files, not a model in Hugging Face layout", f"name the file: {folder / files[0]}")
         raise ModelError(f"{folder} holds no config.json: it is not a model in Hugging Face layout", "name the folder that holds it")
-    _check_weights(folder)
+    if weights:
+        _check_weights(folder)
 
 
 def _check_weights(folder: Path) -> None:

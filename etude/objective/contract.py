@@ -64,6 +64,11 @@ class Objective(Leaf):
         return list(examples)
 
     @property
+    def unit(self) -> str:
+        """What its loss is counted in, for people; only likelihoods are nats a token."""
+        return f"as {self.kind} counts it"
+
+    @property
     def needs_reference(self) -> bool:
         """Whether `loss` reads the parent's scores of the same forest."""
         return False

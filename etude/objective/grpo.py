@@ -47,6 +47,10 @@ class GRPO(Objective):
         return self.beta > 0
 
     @property
+    def unit(self) -> str:
+        return f"{self.kind}, {'a token' if self.average == 'token' else 'an answer'}"
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(self.group, self.max_new_tokens, self.temperature, self.top_p, tuple(self.rewards))
 

@@ -37,6 +37,10 @@ class KTO(Objective):
         return ("desirable", "undesirable")
 
     @property
+    def unit(self) -> str:
+        return "kto, an answer"
+
+    @property
     def prepares(self) -> tuple[str, ...]:
         return (_MISMATCHED,)
 

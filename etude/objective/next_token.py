@@ -16,6 +16,10 @@ class NextToken(Objective):
 
     kind: ClassVar[str] = "next-token"
 
+    @property
+    def unit(self) -> str:
+        return "nats a token"
+
     def weight(self, examples: list[Example]) -> dict[str, float]:
         return {"next_token": float(sum(sample.weight.sum(dtype="float64") for example in examples for sample in example.samples))}
 

@@ -24,6 +24,10 @@ class PairObjective(Objective):
         return ("chosen", "rejected")
 
     @property
+    def unit(self) -> str:
+        return f"{self.kind}, a pair"
+
+    @property
     def watched(self) -> tuple[str, ...]:
         return ("accuracy", "margin", "reward_chosen", "reward_rejected")
 

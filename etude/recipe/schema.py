@@ -131,7 +131,7 @@ class Train(Strict):
     keep_checkpoints: PositiveInt = 2
     """How many to keep; older ones are removed once a newer one is whole."""
     evaluate_every: PositiveInt | None = None
-    """Steps between looks at the held-out loss; by default only at the start and the end."""
+    """Steps between looks at the held-out rows: their loss, or of pairs the share preferred. By default only at the start and the end."""
     trackers: list[one_of("tracker")] = []  # type: ignore[valid-type]
     """Where metrics go besides the JSONL file that is always written."""
 
@@ -152,14 +152,14 @@ class Stage(Strict):
 
 
 class Keep(Strict):
-    """General text on which the tuned model should still be what its base was."""
+    """General text on which the tuned model should still be what its parent was; what earlier stages lost is added from their records."""
 
     source: Source | None = None
     """The text; by default what is installed with Python, read when the run judges."""
     tokens: PositiveInt = 4096
     """How many tokens of it are scored."""
     margin: PositiveFloat = 0.05
-    """Nats per token that count as unchanged; a larger loss is a warning beside the verdict."""
+    """Nats per token that count as unchanged; a larger loss, here or since the base in all, is a warning beside the verdict."""
 
 
 class Evaluate(Strict):

@@ -37,7 +37,7 @@ def test_run_and_run_again(etude, base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe(tmp_path / "colours.yaml", base, {"sft": stage(answers(tmp_path / "answers.jsonl"))})
     dry = etude("run", "colours.yaml", "--dry-run")
-    assert dry.code == 0 and "colours would be made" in dry.out and "Nothing was trained, nothing was kept." in dry.out
+    assert dry.code == 0 and "colours would be made" in dry.out and "Nothing was trained, and no artefact was made." in dry.out
     assert strict(etude("run", "colours.yaml", "--dry-run", "--json").out)[0]["artefact"] == "colours"
     assert etude("list").out == "no artefacts yet; `etude run quickstart` makes one\n"
     first = etude("run", "colours.yaml")
@@ -179,6 +179,24 @@ def test_a_conversation(etude, here, base):
     assert "there is no adapter to switch off" in etude("chat", base, stdin="/parent\n").err
     longer = etude("chat", "colours", *few, stdin=f"{question}\n{question}\n")
     assert longer.out.startswith(alone) and longer.code == 0
+
+
+def test_a_model_without_a_chat_template(etude, base, tmp_path):
+    """It goes on from the bare question, as the Python function lets it."""
+    import shutil
+
+    import etude as package
+
+    plain = tmp_path / "plain"
+    shutil.copytree(base, plain, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    few, question = ("--max-new-tokens", "4"), "The quick brown"
+    once = etude("chat", plain, question, *few)
+    expected = package.chat(str(plain), question, max_new_tokens=4, project=tmp_path) + "\n"
+    assert (once.code, once.out) == (0, expected), once.err
+    said = etude("chat", plain, *few, stdin=f"{question}\n{question}\n")
+    assert (said.code, said.out) == (0, expected * 2) and "no chat template" in said.err, "nothing is remembered"
+    refused = etude("chat", plain, question, "--system", "Be brief.")
+    assert refused.code == 1 and "without a system message" in refused.err
 
 
 def test_init(etude, here, base, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 from small_project import answers, labelled, recipe, stage
@@ -46,6 +48,8 @@ def test_on_a_parent_to_be_made_nothing_is_finished(project, base):
 
 
 def test_rows_are_shown_without_weights(project, hollow):
+    for path in hollow.glob("*.safetensors"):
+        path.unlink()
     shown = etude.data_show(str(project / "answers.jsonl"), base=str(hollow), rows=2, project=project).to_dict()
     assert len(shown["rows"]) == 2 and shown["counts"][0]["read"] == 40
     learnt = [span["text"] for span in shown["rows"][0]["samples"][0]["spans"] if span["learnt"]]
@@ -110,6 +114,29 @@ def test_the_recipe_that_init_writes_runs(project, base, monkeypatch, make):
     done = etude.run("mine.yaml", overrides, project=project).stages[name]
     assert done.record.metrics["steps"] == 2
     assert (done.judgement is None) == (name == "continue")
+
+
+def test_a_data_set_of_the_hub_is_looked_at_as_it_is_read(project, base, monkeypatch):
+    rows = [json.loads(line) for line in (project / "answers.jsonl").read_text().splitlines()]
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda name, config, split: rows))
+    shown = etude.data_show("hub:owner/colours", base=base, project=project)
+    assert shown.prepared.counts.total("read") == 40 and shown.prepared.counts.sources[0].path == "hub:owner/colours"
+    file = project / "new" / "folder" / "mine.yaml"
+    text = etude.init("hub:owner/colours", base=base, to=str(file))
+    assert file.read_text() == text and "hub:owner/colours" in text and "name: colours" in text
+    (forecast,) = etude.forecast(file, ["stages.answer.data.context=128"], project=project)
+    assert forecast.training_rows == 32
+
+
+def test_a_recipe_is_a_path_a_name_or_one_that_was_read(project, base):
+    file = recipe(project / "colours.yaml", base, {"s": stage(project / "answers.jsonl")}, evaluate=None)
+    loaded = etude.read_recipe(file, ["stages.s.train.steps=1"])
+    assert etude.forecast(file, ["stages.s.train.steps=1"], project=project) == etude.forecast(loaded, project=project)
+    assert etude.run(file, ["stages.s.train.steps=1"], project=project).stages["s"].record.reference == "colours@1"
+    assert etude.run(loaded, project=project).stages["s"].reused
+    for go in (etude.run, etude.forecast):
+        with pytest.raises(EtudeError, match=r"is read already, so stages.s.train.steps=2 would be ignored"):
+            go(loaded, ["stages.s.train.steps=2"], project=project)
 
 
 def test_init_of_an_empty_file(project):

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from small_project import recipe, stage
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import etude
+from etude.compose.judging import measure
 from etude.errors import DataError, LineageError
 from etude.evaluation.judgement import Judgement
 from etude.lineage.fingerprint import fingerprint_folder
@@ -100,14 +102,19 @@ def test_full_tuning_in_plain_transformers(project, base):
 
 
 @pytest.mark.parametrize("adapt", ["lora", "full"])
-def test_preferences(project, base, adapt):
+def test_preferences(project, base, adapt, monkeypatch):
     """The parent's scores, switched off or stored, make the first loss ln 2; the judgement counts pairs as plain transformers does."""
-    file = recipe(project / "prefer.yaml", base, {"dpo": stage(project / "pairs.jsonl", adapt=adapt, objective="dpo")})
+    file = recipe(project / "prefer.yaml", base, {"dpo": stage(project / "pairs.jsonl", adapt=adapt, objective="dpo", evaluate_every=2)})
+    spent = timed(monkeypatch)
     done = etude.run(str(file), project=project).stages["dpo"]
     first, last = journal(done.folder)[1], journal(done.folder)[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and last["loss"] < first["loss"]
+    assert (done.judgement.about.curve.unit, done.judgement.about.curve.held_out) == ("dpo, a pair", ())
     pairs, answers = done.judgement.axes[0], done.judgement.axes[-2]
     assert (pairs.name, pairs.n) == ("chosen answer likelier", 6)
+    looks = {line["step"]: line["held_out_preferred"] for line in journal(done.folder) if "held_out_preferred" in line}
+    assert list(looks) == [0, 2, 4] and (looks[0], looks[4]) == (pairs.parent.value, pairs.tuned.value)
+    assert done.judgement.about.cost.judging_seconds >= sum(spent) > 0 and len(spent) == 2, "both models, whenever they were measured"
     held_out = etude.data_show(str(file), project=project).prepared.held_out[:6]
     for model, found, loss in ((plain(base), pairs.parent, answers.parent), (None, pairs.tuned, answers.tuned)):
         model = model or etude.load("prefer", dtype="float32", project=project).opened.model
@@ -115,6 +122,21 @@ def test_preferences(project, base, adapt):
         assert found.value == np.mean(sums[:, 0] > sums[:, 1])
         chosen = [example.samples[0] for example in held_out]
         assert loss.value == pytest.approx(-sums[:, 0].sum() / sum(sample.weight.sum() for sample in chosen), abs=1e-4)
+
+
+def timed(monkeypatch) -> list[float]:
+    """Seconds of each model's measurement, made slower than anything else."""
+    spent = []
+
+    def slowly(*arguments, **how):
+        began = time.perf_counter()
+        time.sleep(0.5)
+        found = measure(*arguments, **how)
+        spent.append(time.perf_counter() - began)
+        return found
+
+    monkeypatch.setattr("etude.compose.work.measure", slowly)
+    return spent
 
 
 def _log_likelihood(model, sample) -> float:

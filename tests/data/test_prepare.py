@@ -72,12 +72,35 @@ def test_the_split_is_exact_and_stands_whatever_the_order(tmp_path):
     shuffled = random.Random(1).sample(rows, 200)
     one, other = (ready(write(tmp_path / f"{i}.jsonl", r), held_out=0.1, seed=2) for i, r in enumerate((rows, shuffled)))
     asked = {question.expected for question in one.questions}
+    assert [q.expected for q in one.questions] == [q.expected for q in other.questions], "in the order of the draw"
     assert len(asked) == 20 and asked == {question.expected for question in other.questions}
     assert one.fingerprint != other.fingerprint, "another order of the training rows is another course"
     assert asked != {question.expected for question in ready(write(tmp_path / "2.jsonl", rows), held_out=0.1, seed=1).questions}
     more = ready(write(tmp_path / "3.jsonl", [*simple(220)[200:], *rows]), held_out=0.1, seed=2)
     assert len(asked & {question.expected for question in more.questions}) >= 18 and len(more.questions) == 22
     assert more.fingerprint != one.fingerprint
+
+
+def test_the_first_held_out_rows_are_a_fair_sample_of_all(tmp_path):
+    """Two sources, one of them sorted by its answer: a judge that looks at the first rows alone sees both, and both answers."""
+    sorted_rows = [{"prompt": f"is it {i}?", "completion": "yes" if i < 100 else "no"} for i in range(200)]
+    one, other = write(tmp_path / "a.jsonl", sorted_rows), write(tmp_path / "b.jsonl", simple(200))
+    prepared = ready([one, other], held_out=0.5)
+    assert {example.source for example in prepared.held_out[:20]} == {one, other}
+    assert [example.row for example in prepared.held_out] == [question.row for question in prepared.questions]
+    aside = ready(other, held_out={"path": one})
+    assert {question.expected for question in aside.questions[:20]} == {"yes", "no"}
+
+
+def test_rows_are_known_again_in_another_run(tmp_path):
+    """By their prompt, whatever was answered; a text, however it was cut."""
+    one, other = ready(write(tmp_path / "a.jsonl", simple(9))), ready(write(tmp_path / "b.jsonl", simple(9)[4:]), held_out=2, seed=3)
+    assert set(other.asked.values()) | set(other.trained_on.tolist()) < set(one.trained_on.tolist()) and len(one.trained_on) == 9
+    answered = ready(write(tmp_path / "c.jsonl", [{**row, "completion": "another"} for row in simple(9)]))
+    assert answered.trained_on.tolist() == one.trained_on.tolist()
+    story = write(tmp_path / "d.jsonl", [{"text": "Once upon a time there was a quick brown fox. " * 40}])
+    whole, pieces = ready(story, context=1000), ready(story, context=32)
+    assert whole.trained_on.tolist() == pieces.trained_on.tolist() and len(pieces.train[0][1]) > 5
 
 
 def test_the_same_rows_with_other_threads_are_the_same(tmp_path, monkeypatch):

@@ -161,3 +161,48 @@ def test_one_that_cannot_open_its_run_is_left_out(library, monkeypatch):
     tracking.finish()
     assert tracking.failures == {"mlflow": 1} and len(said) == 1 and "failed in start" in said[0]
     assert [name for name, _, _ in calls()] == ["set_experiment"]
+
+
+@pytest.fixture
+def tracked(tmp_path, monkeypatch):
+    """Runs a recipe in a folder of its own, tracked in another; the notes of what TensorBoard's writer was given."""
+    import types
+
+    from small_project import answers, make_base, recipe, stage
+
+    import etude
+
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    opened = []
+    quiet = {name: lambda self, *_, **__: None for name in ("add_text", "add_scalar", "close")}
+    writer = type("SummaryWriter", (), {"__init__": lambda self, log_dir: opened.append(log_dir), **quiet})
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=writer))
+    settings = stage(answers(tmp_path / "answers.jsonl"), steps=1, trackers=[{"kind": "tensorboard", "folder": "runs"}])
+    file = recipe(tmp_path / "recipes" / "colours.yaml", make_base(tmp_path / "base"), {"s": settings})
+
+    def run(*overrides, **how):
+        return etude.run(file, overrides, project=tmp_path, **how).stages["s"].record
+
+    return run, opened
+
+
+def test_another_identity_is_another_run_beside_the_recipe(tracked, tmp_path):
+    run, opened = tracked
+    first, second = run("evaluate=null"), run("evaluate=null", "stages.s.train.learning_rate=1e-3")
+    assert opened == [str(tmp_path / "recipes" / "runs" / f"colours-{record.identity[:8]}") for record in (first, second)]
+
+
+def test_a_missing_library_is_said_before_anything_is_computed(tracked, monkeypatch):
+    """Full tuning measures its parent before training: that would be lost."""
+    from etude.compose.voice import Voice
+
+    class Listener(Voice):
+        def bar(self, label, total, unit):
+            pytest.fail(f"{label} came first")
+
+    run, _ = tracked
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(EtudeError, match="tracker 'tensorboard' needs"):
+        run("stages.s.adapt=full", voice=Listener())

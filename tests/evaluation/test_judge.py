@@ -82,6 +82,18 @@ def test_forgetting_is_loud(about, answers):
     assert judgement.warnings[0].startswith("General ability was lost") and "beyond the stated ±0.05" in judgement.warnings[0]
 
 
+def test_a_verdict_and_its_sentence_begin_alike(about, answers):
+    """Nobody knows about the task, but what was to be kept is lost: the verdict is that of the loss."""
+    for shift, verdict, begins in (
+        (0.0, "worse", "General ability was lost (+0.4"),
+        (-0.5, "mixed", "Better at the task, but general ability was lost (+0.4"),
+        (0.5, "worse", "Worse at the task, and general ability was lost (+0.4"),
+    ):
+        judgement = judge(about, likelihoods(shift), general=likelihoods(0.4))
+        assert (judgement.verdict, judgement.headline.startswith(begins)) == (verdict, True), judgement.headline
+    assert judge(about, likelihoods(0.0), general=likelihoods(0.4)).headline.endswith("whether it is better at the task cannot be told.")
+
+
 def test_a_small_loss_is_said_without_alarm_unless_it_could_be_large(about):
     surely_small = judge(about, likelihoods(-0.5), general=likelihoods(0.02))
     assert surely_small.axes[-1].verdict == "unchanged" and surely_small.axes[-1].p_value < 0.01

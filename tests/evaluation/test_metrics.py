@@ -128,3 +128,18 @@ def test_every_metric_of_the_catalog_can_be_named_in_a_recipe():
     context = {"tables": catalog.TABLES}
     metrics = Evaluate.model_validate({"metrics": [*catalog.METRICS, {"kind": "accuracy", "field": "sentiment"}]}, context=context).metrics
     assert [metric.kind for metric in metrics[:-1]] == list(catalog.METRICS) and metrics[-1].field == "sentiment"
+
+
+def test_two_of_one_kind_are_told_apart():
+    """Titles name the axis, its drawing and its figures in the index: options that change the meaning are in them."""
+    metrics = [
+        Accuracy(), Accuracy(ignore_case=True), Accuracy(field="a"), Accuracy(field="a", anywhere=True),
+        MacroF1(field="a"), MacroF1(field="a", anywhere=True, ignore_case=True),
+        ExactMatch(), ExactMatch(ignore_case=True), ExactMatch(ignore_whitespace=False),
+        ValidJSON(), ValidJSON(keys=[]), ValidJSON(keys=["a"]), ValidJSON(keys=["a"], types={"a": "string"}),
+        ValidJSON(types={"a": "number"}),
+    ]  # fmt: skip
+    titles = [metric.title for metric in metrics]
+    assert len(set(titles)) == len(titles) and all(title == " ".join(title.split()) for title in titles)
+    assert {"accuracy", "exact match", "valid JSON", "accuracy of “a”", "valid JSON with “a” (string)"} < set(titles)
+    assert "macro-F1 of “a”, anywhere in the answer, ignoring case" in titles

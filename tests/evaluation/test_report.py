@@ -56,6 +56,13 @@ def html(judgement) -> str:
     return render_report(judgement)
 
 
+def test_the_curve_says_what_its_loss_is_counted_in(judgement, html):
+    assert "loss, nats a token" in html
+    curve = judgement.about.curve.model_copy(update={"unit": "dpo, a pair"})
+    other = render_report(judgement.model_copy(update={"about": judgement.about.model_copy(update={"curve": curve})}))
+    assert "loss, dpo, a pair" in other and 'data-unit="dpo, a pair"' in other and "loss, nats a token" not in other
+
+
 def test_the_page_is_whole_and_holds_every_part(html, judgement, tmp_path):
     page = Page(html)
     text = " ".join(" ".join(page.text).split())

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from etude.errors import ModelError
 from etude.model.gguf import dequantised, read_note
 from etude.model.load import load
+from etude.model.outline import outline
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,21 @@ def test_the_folder_is_plain_and_says_what_it_is(converted):
     assert tokenizer.chat_template == small.TEMPLATE
     assert tokenizer("<|im_start|> the")["input_ids"] == [1, small.TOKENS.index("Ġthe")]
     assert not [path for path in folder.parent.iterdir() if path != folder]
+
+
+def test_described_without_its_weights(converted, original, tmp_path):
+    """As the converted folder says it, and nothing is converted for it."""
+    file, folder, _, _ = converted
+    bases, said = tmp_path / "bases", []
+    short, whole = outline(str(file), bases=bases, say=said.append, weights=False), outline(str(folder), bases=bases)
+    assert not bases.exists() and not any("dequantised" in line for line in said)
+    text = "The 12 theories, the 3rd.<|im_end|>"
+    assert short.tokenizer(text)["input_ids"] == whole.tokenizer(text)["input_ids"]
+    assert short.tokenizer.chat_template == whole.tokenizer.chat_template and short.stop_ids == whole.stop_ids
+    told = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "tie_word_embeddings")
+    assert [getattr(short.config, name) for name in told] == [getattr(whole.config, name) for name in told]
+    again = outline(str(file), bases=folder.parent, say=said.append, weights=False)
+    assert again.folder == folder, "what is there is used"
 
 
 def test_converted_once_and_again_where_the_file_is_another(converted, original, tmp_path):

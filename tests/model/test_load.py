@@ -27,6 +27,7 @@ from etude.core.packaged import packaged_file
 from etude.errors import ModelError
 from etude.model import attention, origin
 from etude.model.load import load
+from etude.model.outline import outline
 from etude.model.probe import choose_layout
 from etude.model.tokenizer import end_of_turn, stop_tokens
 
@@ -139,6 +140,17 @@ def test_references_that_lead_nowhere(reference, tmp_path):
     assert reference.removeprefix("package:") in caught.value.message and caught.value.remedy
 
 
+def test_a_misspelt_path_into_a_folder_is_no_hub_id(tmp_path, monkeypatch):
+    """With a revision it is one: a folder may be called as an owner is."""
+    (tmp_path / "models" / "little").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(origin, "snapshot_download", lambda repository, **options: asked.append(repository) or str(tmp_path))
+    with pytest.raises(ModelError, match=r"no 'litle' in the folder models \(it holds little\)\n.*models/litle@main"):
+        origin.resolve("models/litle")
+    assert not asked and origin.resolve("models/litle@main").kind == origin.resolve("owner/name").kind == "hub"
+
+
 RESPONSE = SimpleNamespace(headers={}, request=None)
 
 
@@ -181,6 +193,18 @@ def test_from_the_hubs_cache(monkeypatch, tmp_path, folder):
     monkeypatch.setattr(origin, "snapshot_download", cached)
     assert "hub a/b" in read("a/b", tmp_path).origin
     assert seen["repository"] == "a/b" and not any("bin" in pattern or "py" in pattern for pattern in seen["allow_patterns"])
+
+
+def test_weights_that_are_not_needed_are_not_fetched(monkeypatch, tmp_path, folder):
+    """To look at data the hub is asked for what describes the model; a run asks for the rest."""
+    asked = []
+    monkeypatch.setattr(origin, "snapshot_download", lambda repository, **options: asked.append(options["allow_patterns"]) or str(folder))
+    (folder / "model.safetensors").unlink()
+    assert outline("a/b", bases=tmp_path, weights=False).tokenizer is not None
+    assert not any("safetensors" in pattern for pattern in asked[0])
+    with pytest.raises(ModelError, match="no weights"):
+        outline("a/b", bases=tmp_path)
+    assert any("safetensors" in pattern for pattern in asked[1])
 
 
 def test_pickles_adapters_and_empty_folders_are_refused(folder, tmp_path):

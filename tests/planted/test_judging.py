@@ -8,8 +8,10 @@ import numpy as np
 import tiny
 import torch
 from judged_rows import ROWS, likelihoods, sentiment
+from small_project import answers, make_base, recipe, stage
 from transformers import PreTrainedModel
 
+import etude
 from etude.adaptation.full import Full
 from etude.core.sample import Example
 from etude.data.trees import forest_of
@@ -83,3 +85,26 @@ def test_24_a_difference_within_noise_is_sold_as_better():
     assert called <= 4, "at the stated rate: one in forty"
     same = replace(answers, tuned=answers.parent)
     assert judge(ABOUT, likelihoods(0), same, (Accuracy(field="sentiment"),)).verdict == "cannot tell"
+
+
+def test_22_a_parent_that_was_trained_on_the_rows_it_is_judged_on(tmp_path):
+    """The same file, split by another seed: what the child holds out, its parent has learnt. The figures look fine."""
+    base, rows = make_base(tmp_path / "base"), answers(tmp_path / "answers.jsonl")
+    parent = etude.run(recipe(tmp_path / "first.yaml", base, {"s": stage(rows)}), project=tmp_path).stages["s"].judgement
+    assert not any("unseen" in line for line in parent.warnings)
+    honest = etude.run(recipe(tmp_path / "same.yaml", "first", {"s": stage(rows)}), project=tmp_path).stages["s"].judgement
+    assert not any("unseen" in line for line in honest.warnings), "the same seed holds the same rows out"
+    file = recipe(tmp_path / "other.yaml", "first", {"s": stage(rows, seed=1)})
+    prepared = etude.data_show(str(file), project=tmp_path).prepared
+    learnt = set(etude.data_show(str(tmp_path / "first.yaml"), project=tmp_path).prepared.trained_on.tolist())
+    number = sum(prepared.asked[one.source, one.row] in learnt for one in prepared.held_out[:6])
+    assert number > 0, "else nothing is planted"
+    judged = etude.run(file, project=tmp_path).stages["s"].judgement
+    assert judged.warnings[0].startswith(f"Not unseen: {number} of the 6 rows judged here were trained on when first@1 was made")
+    compared = etude.compare("same", "other", project=tmp_path)
+    told = [line for line in compared.judgement.warnings if line.startswith("Not unseen")]
+    assert told == compared.notes and len(told) == 2, "once for each artefact that has seen them: same@1 and first@1"
+    assert "first@1" in etude.compare(str(base), "other", project=tmp_path).notes[0]
+    stages = {"one": stage(rows, steps=3), "two": stage(rows, parent="one", seed=1)}
+    both = etude.run(recipe(tmp_path / "both.yaml", base, stages), project=tmp_path).stages["two"].judgement
+    assert both.warnings[0].startswith(f"Not unseen: {number} of the 6 rows") and "both-one@1" in both.warnings[0]

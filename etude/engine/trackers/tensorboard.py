@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import PrivateAttr
 
 from etude.engine.trackers.contract import Tracker
+from etude.recipe.strict import FileText
 
 
 class TensorBoard(Tracker):
@@ -15,8 +16,8 @@ class TensorBoard(Tracker):
 
     kind: ClassVar[str] = "tensorboard"
     module: ClassVar[str] = "torch.utils.tensorboard"
-    folder: str = "tensorboard"
-    """Where the runs' folders go; what `tensorboard --logdir` is given."""
+    folder: FileText = "tensorboard"
+    """Where the runs' folders go, seen from the recipe: what `tensorboard --logdir` is given. By default in the current folder."""
     _writer: Any = PrivateAttr()
 
     def start(self, run_name: str, config: Mapping[str, Any]) -> None:

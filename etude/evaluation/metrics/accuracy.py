@@ -19,7 +19,7 @@ class Accuracy(Metric):
 
     @property
     def title(self) -> str:
-        return f"accuracy of “{self.field}”" if self.field else "accuracy"
+        return self._titled("accuracy")
 
     def read(self, expected: str, answer: str) -> Reading:
         wanted = self._label(expected)
@@ -28,6 +28,12 @@ class Accuracy(Metric):
         except ValueError:
             found = None
         return Reading(found == wanted, wanted, found)
+
+    def _titled(self, name: str) -> str:
+        found = [f"of “{self.field}”"] if self.field else []
+        found += ["anywhere in the answer"] if self.field and self.anywhere else []
+        found += ["ignoring case"] if self.ignore_case else []
+        return " ".join([name, ", ".join(found)]).rstrip()
 
     def _label(self, text: str) -> str:
         if self.field is None:

@@ -16,7 +16,8 @@ class ExactMatch(Metric):
 
     @property
     def title(self) -> str:
-        return "exact match"
+        options = (["ignoring case"] if self.ignore_case else []) + ([] if self.ignore_whitespace else ["every space counting"])
+        return " ".join(["exact match", ", ".join(options)]).rstrip()
 
     def read(self, expected: str, answer: str) -> Reading:
         wanted, found = self._normal(expected), self._normal(answer)

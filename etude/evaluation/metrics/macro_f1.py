@@ -22,7 +22,7 @@ class MacroF1(Accuracy):
 
     @property
     def title(self) -> str:
-        return f"macro-F1 of “{self.field}”" if self.field else "macro-F1"
+        return self._titled("macro-F1")
 
     @property
     def is_rate(self) -> bool:

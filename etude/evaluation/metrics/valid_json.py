@@ -19,7 +19,11 @@ class ValidJSON(Metric):
 
     @property
     def title(self) -> str:
-        return "valid JSON"
+        keys = [f"“{key}”" for key in self.keys or () if key not in self.types]
+        keys += [f"“{key}” ({kind})" for key, kind in self.types.items()]
+        if keys:
+            return f"valid JSON with {', '.join(keys)}"
+        return "valid JSON" if self.keys is None else "valid JSON object"
 
     def read(self, expected: str, answer: str) -> Reading:
         needed = self._needed(expected)
