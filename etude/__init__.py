@@ -3,7 +3,11 @@
 Every verb of the command line is a function here. They are imported when first used, so that `import etude` costs nothing.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
+
+# Wherever it is installed peft imports it, and it warns of a faster kernel that it could not fetch, though nothing is in four bits.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,6 @@
 """The command line: verbs put together, and the border where errors become sentences."""
 
 import json
-import logging
 import os
 import sys
 from typing import Any
@@ -82,8 +81,6 @@ def main() -> None:
     """
     # Every model is computed by the thread pool torch opens; tokenizers need no second one, and forks need no warning.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # It warns of a faster kernel that it could not fetch, whether or not anything is to be held in four bits.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     arguments = sys.argv[1:]
     if "--debug" in arguments:  # wherever it stands, it is meant for all
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]

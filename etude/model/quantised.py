@@ -3,7 +3,6 @@
 About 0.52 bytes a parameter. The head, the embedding and the norms stay whole.
 """
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +28,6 @@ class Quantised:
 def library() -> Any:
     """bitsandbytes, or an error that says how to get it."""
     try:
-        # It warns of a kernel for inference that is not needed here.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         import bitsandbytes  # noqa: PLC0415 (a heavy extra)
     except ImportError as missing:
         raise ModelError("a base in four bits needs bitsandbytes, which is not installed", "run: pip install 'etude[qlora]'") from missing
