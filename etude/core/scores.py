@@ -1,4 +1,4 @@
-"""What a policy says about a forest: a reading for each distinct prediction."""
+"""What a policy says about a forest: readings for each distinct prediction."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ class Scores:
 
     log_probability: Tensor
     """[N] natural logarithm of the probability of each target."""
-
-    def detach(self) -> "Scores":
-        return Scores(self.log_probability.detach())
+    log_sum_exp: Tensor | None = None
+    """[N] of the logits at each source: how far they are from being log-probabilities themselves. Only where it is asked for."""
+    mean_logit: Tensor | None = None
+    """[N] over the vocabulary. Only where `log_sum_exp` is."""

@@ -1,9 +1,10 @@
 """Hidden states → log-probabilities of the targets, in chunks: no [T, vocabulary] tensor ever exists.
 
-Three ways, all exact, chosen by what is trained:
+Four ways, all exact, chosen by what is trained and what is read:
 - frozen head: d log p / d h is computed together with log p, so the backward pass needs no logits at all;
 - trained head under an objective whose coefficients are known: both gradients are computed in the forward pass;
-- trained head otherwise: the logits are computed again.
+- trained head otherwise: the logits are computed again;
+- more than log-probabilities is read: the same, for all readings together.
 """
 
 from dataclasses import dataclass
@@ -65,6 +66,22 @@ def log_probabilities(hidden: Tensor, head: nn.Module, target: Tensor, shape: Sh
     if coefficients is not None:
         return _Known.apply(hidden, weight, bias, target, coefficients, shape)  # type: ignore[return-value]
     return _Again.apply(hidden, weight, bias, target, shape)  # type: ignore[return-value]
+
+
+def all_readings(hidden: Tensor, head: nn.Module, target: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+    """[N] each: log-probabilities of the targets, log-sum-exp and mean of the logits; float32, differentiable as `log_probabilities`."""
+    if type(head) is nn.Linear:
+        return _All.apply(hidden, head.weight, head.bias, target, shape)  # type: ignore[return-value]
+
+    def some(h: Tensor, t: Tensor) -> Tensor:
+        logits = shape.apply(head(h).float())
+        total = logits.logsumexp(-1)
+        return torch.stack((logits.gather(-1, t[:, None])[:, 0] - total, total, logits.mean(-1)))
+
+    again = torch.is_grad_enabled()
+    found = [checkpoint(some, h, t, use_reentrant=False) if again else some(h, t) for h, t in _chunks(hidden, target)]
+    log_probability, log_sum_exp, mean = torch.cat(found, 1)
+    return log_probability, log_sum_exp, mean
 
 
 def _like(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -196,4 +213,43 @@ class _Again(torch.autograd.Function):
             _, chunk = _read_with_gradient(h, w, b, t, ctx.shape, g)
             torch.mm(chunk, w, out=out)
             _accumulate(chunk, h, d_weight, d_bias)
+        return d_hidden, d_weight.to(weight.dtype), None if bias is None or d_bias is None else d_bias.to(bias.dtype), None, None
+
+
+class _All(torch.autograd.Function):
+    """Log-probability, log-sum-exp and mean logit; the logits are computed again once all three gradients are known."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(hidden, weight, target, *([] if bias is None else [bias]))
+        ctx.shape = shape
+        w, b = _like(hidden, weight, bias)
+        chosen, total, mean = [], [], []
+        for h, t in _chunks(hidden, target):
+            for part, place in _slices(F.linear(h, w, b), t):
+                logits = shape.apply(part.float())
+                total.append(logits.logsumexp(-1))
+                chosen.append(logits.gather(-1, place[:, None])[:, 0] - total[-1])
+                mean.append(logits.mean(-1))
+        return torch.cat(chosen), torch.cat(total), torch.cat(mean)
+
+    @staticmethod
+    def backward(ctx, of_chosen: Tensor, of_total: Tensor, of_mean: Tensor):  # type: ignore[override]
+        hidden, weight, target, *rest = ctx.saved_tensors
+        bias, shape = rest[0] if rest else None, ctx.shape
+        learns = ctx.needs_input_grad[1]
+        d_hidden, d_weight, d_bias = _zeros(hidden, weight, bias) if learns else (torch.empty_like(hidden), None, None)
+        w, b = _like(hidden, weight, bias)
+        chunks = _chunks(hidden, target, of_chosen, of_total, of_mean)
+        for (h, *others), out in zip(chunks, d_hidden.split(CHUNK), strict=True):
+            product = F.linear(h, w, b)
+            for part, t, chosen, total, mean in _slices(product, *(x[:, None] for x in others)):
+                logits = shape.apply(part.float())
+                gradient = logits.softmax(-1).mul_(total - chosen).add_(mean / logits.shape[-1]).scatter_add_(1, t, chosen)
+                part.copy_(shape.chain_(gradient, logits))
+            torch.mm(product, w, out=out)
+            if d_weight is not None:
+                _accumulate(product, h, d_weight, d_bias)
+        if d_weight is None:
+            return d_hidden, None, None, None, None
         return d_hidden, d_weight.to(weight.dtype), None if bias is None or d_bias is None else d_bias.to(bias.dtype), None, None

@@ -12,7 +12,7 @@ from etude.core.scores import Scores
 from etude.errors import ModelError
 from etude.model import attention
 from etude.model.attention import ForestAttention
-from etude.model.head import Shape, log_probabilities
+from etude.model.head import Shape, all_readings, log_probabilities
 from etude.model.virtual import VirtualTokens, virtual_of
 
 
@@ -63,12 +63,15 @@ class Policy(nn.Module):
         if self.layout != "forest" and virtual is not None and virtual.embeddings() is None:
             raise ModelError(f"{type(self.model).__name__} has layers that no prefix reaches", "take `prompt` or `lora`")
 
-    def forward(self, forest: Forest, coefficients: Tensor | None = None) -> Scores:
+    def forward(self, forest: Forest, coefficients: Tensor | None = None, *, everything: bool = False) -> Scores:
         """Score the forest's predictions.
 
         Args:
             coefficients: [N] see `Objective.coefficients`.
+            everything: whether more than log-probabilities is read.
         """
+        if everything:
+            return Scores(*all_readings(self.hidden(forest), self.head, forest.target, self.shape))
         return Scores(log_probabilities(self.hidden(forest), self.head, forest.target, self.shape, coefficients))
 
     def hidden(self, forest: Forest) -> Tensor:

@@ -69,6 +69,11 @@ class Objective(Leaf):
         return f"as {self.kind} counts it"
 
     @property
+    def reads_everything(self) -> bool:
+        """Whether `loss` reads more of the policy's scores than log-probabilities."""
+        return False
+
+    @property
     def needs_reference(self) -> bool:
         """Whether `loss` reads the parent's scores of the same forest."""
         return False

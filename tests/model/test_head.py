@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
-from etude.model.head import CHUNK, Shape, log_probabilities
+from etude.model.head import CHUNK, Shape, all_readings, log_probabilities
 
 HIDDEN, VOCABULARY = 24, 61
 SHAPES = {
@@ -130,3 +130,33 @@ def test_what_models_do_to_their_logits_is_read_off_their_configuration():
     assert astuple(Shape.of(CohereConfig(logit_scale=0.25))) == (0.25, None)
     assert astuple(Shape.of(GraniteConfig(logits_scaling=8.0))) == (0.125, None)
     assert astuple(Shape.of(Gemma2Config(final_logit_softcapping=30.0))) == (1.0, 30.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("kind", ["frozen", "trained", "by module"])
+def test_all_readings(kind, shape, bias, count, dtype):
+    """Log-probability, log-sum-exp and mean of the logits, each with a gradient of its own, against full logits in float64."""
+    head = made(kind, bias, dtype)
+    hidden, target, one = inputs(count, dtype)
+    two, three = (torch.randn(count, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4))
+    states = hidden.requires_grad_()
+    found = all_readings(states, head, target, shape)
+    assert all(x.dtype == torch.float32 and x.shape == (count,) for x in found)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(found, all_readings(states, head, target, shape), strict=True))
+    h, w = hidden.detach().double().requires_grad_(), head.weight.detach().double().requires_grad_()
+    b = None if head.bias is None else head.bias.detach().double().requires_grad_()
+    logits = F.linear(h, w, b) * shape.scale
+    logits = logits if shape.softcap is None else shape.softcap * torch.tanh(logits / shape.softcap)
+    expected = [torch.log_softmax(logits, -1).gather(-1, target[:, None])[:, 0], logits.logsumexp(-1), logits.mean(-1)]
+    close = 1e-5 if dtype == torch.float32 else 3e-2
+    for mine, wanted in zip(found, expected, strict=True):
+        assert (mine.double() - wanted).norm() <= close * wanted.norm()
+    learns = [states, *(p for p in (head.weight, head.bias) if p is not None and p.requires_grad)]
+    gradients = torch.autograd.grad((one * found[0] + two * found[1] + three * found[2]).sum(), learns)
+    total = (one.double() * expected[0] + two.double() * expected[1] + three.double() * expected[2]).sum()
+    for mine, wanted in zip(gradients, torch.autograd.grad(total, [h, w, b][: len(learns)]), strict=True):
+        assert (mine.double() - wanted).norm() <= close * wanted.norm()
