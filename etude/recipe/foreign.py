@@ -182,6 +182,7 @@ FOREIGN: dict[str, Foreign] = {
     "flash_attn": Foreign("", _ATTENTION),
     "pref_beta": Foreign("objective.beta"),
     "pref_ftx": Foreign("objective.supervised"),
+    "label_smoothing_factor": Foreign("objective.label_smoothing"),
     "simpo_gamma": Foreign("objective.target_margin", "with `kind: simpo`"),
     "cpo_alpha": Foreign("objective.supervised"),
     "rpo_alpha": Foreign("objective.supervised"),
