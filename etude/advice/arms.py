@@ -112,7 +112,7 @@ def _settings(recipe: Recipe, stage: str, kind: str, rate: str) -> list[str]:
 def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
     """`etude run … --json` in a process of its own; its progress goes where ours goes."""
     done = subprocess.run([sys.executable, "-m", "etude", "run", *arguments, "--json"], cwd=folder, stdout=subprocess.PIPE, text=True)
-    lines = done.stdout.strip().splitlines()
+    lines = done.stdout.strip().split("\n")  # texts in the answer may hold line separators of other kinds
     if done.returncode == 130:
         raise KeyboardInterrupt
     try:

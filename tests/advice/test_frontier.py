@@ -19,7 +19,8 @@ from etude.evaluation.statistics import Interval
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frontier")
     base = small_project.make_base(folder / "little")
-    small_project.answers(folder / "answers.jsonl")
+    rows = ({"prompt": f"What colour has\u2028thing {i}?\x85", "completion": small_project.COLOURS[i % 5]} for i in range(40))
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / ".etude").mkdir()
     file = recipe(folder / "colours.yaml", base, {"sft": stage(folder / "answers.jsonl", adapt={"kind": "lora", "rank": 2})})
     kinds = ["lora", "full@1e-3", "bottleneck", "prompt"]
