@@ -44,20 +44,27 @@ def frontier(
     console = Console(highlight=False)
     if found.arms:
         first = found.arms[0].task
+        parent = figures.value(first.unit, first.parent.value)
         console.print(Text(f"\n{found.stage}: what each way learns and forgets", style="bold"))
+        console.print(
+            Text(f"learnt: {first.name} (the parent: {parent}); forgotten: loss on general text, nats a token more than the parent")
+        )
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for name in ("", "kind", first.name, "forgotten", "may change", "saved", "peak memory", "training"):
-            table.add_column(name)
+        for name in ("", "kind", "learnt", "forgotten", "changes", "saved", "memory", "training"):
+            table.add_column(name, no_wrap=True)
         for arm in found.arms:
             lost = "not measured"
             if arm.general is not None:
-                lost = f"{figures.difference(arm.general.unit, arm.general.difference.value)} ({arm.general.verdict})"
-            task = f"{figures.value(arm.task.unit, arm.task.tuned.value)} ({figures.span(arm.task.unit, arm.task.tuned)})"
+                moved = figures.difference(arm.general.unit, arm.general.difference.value, with_unit=False)
+                lost = f"{moved} {figures.MARKS[arm.general.verdict]}"
+            task = f"{figures.value(arm.task.unit, arm.task.tuned.value)} {figures.MARKS[arm.task.verdict]}"
             took = [figures.large(arm.trainable), figures.memory(arm.file_bytes), figures.memory(arm.peak_memory)]
             mark = Text("●" if arm.best else "", style="green")
             table.add_row(mark, arm.kind, task, lost, *took, figures.duration(arm.seconds))
         console.print(table)
-        console.print(Text("● no other is at least as good at both; the parent stands at " + figures.value(first.unit, first.parent.value)))
+        console.print(
+            Text("● no other is at least as good at both · ▲ better ▼ worse = unchanged ? cannot tell; intervals are on the page")
+        )
     for kind, why in found.missing.items():
         console.print(Text(f"! {kind}: {why}", style="yellow"))
     print_place(console, "page", where(Path(found.page)))
