@@ -54,6 +54,7 @@ def frontier(
     name = _stage(loaded.recipe, stage)
     wishes = {wish: _settings(loaded.recipe, name, *_parts(wish)) for wish in kinds}
     root = open_store(project).root
+    file = str(Path(recipe).resolve()) if Path(recipe).is_file() else recipe  # arms run in the project's folder, wherever we stand
     found: list[Arm] = []
     missing: dict[str, str] = {}
     for wish, settings in wishes.items():
@@ -61,7 +62,7 @@ def frontier(
             missing[wish] = f"not begun: {minutes:g} minutes had passed"
             continue
         voice.heading(f"{wish}, {len(found) + len(missing) + 1} of {len(wishes)}")
-        answer = _run([recipe, *overrides, *settings], root.parent)
+        answer = _run([file, *overrides, *settings], root.parent)
         if "error" in answer:
             missing[wish] = str(answer["error"])
             voice.say(f"{wish} has no result: {answer['error']}")

@@ -50,6 +50,15 @@ def test_the_page_and_the_json_hold_every_arm(compared):
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_a_recipe_is_found_from_where_the_user_stands(compared, monkeypatch):
+    """In a folder below the project's, by a path relative to it; the arm was made before, so nothing is trained."""
+    file, _, folder = compared
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    found = etude.frontier(f"../{file.name}", ["stages.sft.train.steps=4"], kinds=["lora"], project=folder)
+    assert not found.missing and [arm.kind for arm in found.arms] == ["lora"]
+
+
 def test_what_cannot_be_is_named_and_the_rest_goes_on(compared):
     file, _, folder = compared
     found = etude.frontier(str(file), ["stages.sft.train.steps=4"], kinds=["last_layers", "lora"], project=folder)
