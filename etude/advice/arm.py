@@ -11,17 +11,25 @@ class Arm:
     """One way of adapting, trained and judged."""
 
     kind: str
+    """Of adaptation, as the recipe would name it."""
     learning_rate: float
+    """Peak rate that it was trained with."""
     artefact: str
+    """What came of it, as `name@version`."""
     report: str | None
+    """Path of its own report; None where it was not judged."""
     task: Axis
     """What the stage was for; its parent's figure is the same for all arms."""
     general: Axis | None
     """Loss on general text; None where the recipe keeps nothing."""
     trainable: int
+    """Parameters that could change."""
     parameters: int
+    """Of the model in all."""
     file_bytes: int
+    """What is kept of it on disk, tokenizer and report included."""
     peak_memory: int
+    """Bytes, of the whole process that trained and judged it."""
     seconds: float
     """Of training alone."""
     best: bool = False
@@ -33,9 +41,13 @@ class Frontier:
     """What was compared, and what could not be."""
 
     recipe: str
+    """Name of the recipe."""
     stage: str
+    """Which of its stages was trained in each way."""
     parent: str
+    """What all arms were trained from."""
     made: str
+    """When, as an ISO time."""
     arms: tuple[Arm, ...]
     """Best at the task first."""
     missing: dict[str, str] = field(default_factory=dict)

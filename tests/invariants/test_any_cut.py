@@ -1,16 +1,12 @@
 """Invariant 1, second half: one trajectory, whichever way the step is cut, shared or padded, on one process or on two."""
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as spawning
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+from two_processes import on_two
 
 from etude.adaptation.full import Full
 from etude.adaptation.lora import Lora
@@ -99,21 +95,9 @@ def everything(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def one_of_two(rank: int, port: int, folder: Path) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    save_file(everything(folder / "run"), folder / f"rank{rank}.safetensors")
-    dist.destroy_process_group()
-
-
 def test_two_processes_are_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawning.spawn(one_of_two, (port, tmp_path), nprocs=2)
+    first, second = on_two(everything, tmp_path)
     expected = everything(tmp_path / "alone")
-    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in range(2))
     assert first.keys() == second.keys() == expected.keys()
     for name, tensor in first.items():
         if "/metrics" in name or "/losses" in name:

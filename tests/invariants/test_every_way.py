@@ -1,16 +1,12 @@
 """Every adaptation and every objective of the catalog: one trajectory however a step is cut, on one process or two, and resumed."""
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as spawning
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+from two_processes import on_two
 
 from etude import catalog
 from etude.data.rows import Cut
@@ -73,24 +69,12 @@ def everything(folder: Path) -> dict[str, Tensor]:
     return {"/".join(way): torch.tensor(trajectory(folder / "-".join(way) / "run", way, CUTS["small rows"])) for way in WAYS}
 
 
-def one_of_two(rank: int, port: int, folder: Path) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    save_file(everything(folder / "run"), folder / f"rank{rank}.safetensors")
-    dist.destroy_process_group()
-
-
 def test_two_processes_are_one(tmp_path):
     for way in WAYS:
         for name in ("run", "alone"):
             (tmp_path / name / "-".join(way)).mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawning.spawn(one_of_two, (port, tmp_path), nprocs=2)
+    first, second = on_two(everything, tmp_path)
     expected = everything(tmp_path / "alone")
-    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in range(2))
     for what, losses in expected.items():
         assert torch.equal(first[what], second[what]), what
         assert (first[what] - losses).abs().max() < 2e-5, what
