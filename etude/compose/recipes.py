@@ -16,6 +16,7 @@ from etude.errors import LineageError, RecipeError
 from etude.lineage.record import Record
 from etude.lineage.store import Store, open_store
 from etude.model.device import best_device, use_threads
+from etude.recipe.document import Path as KeyPath
 from etude.recipe.load import Loaded, load
 from etude.recipe.schema import Recipe
 
@@ -128,13 +129,13 @@ def _setting(loaded: Loaded, voice: Voice, project: Path | None) -> Setting:
     _, threads = use_threads()
     voice.say(threads + (f", {ranks.world()} processes" if ranks.world() > 1 else ""))
     store = open_store(project)
-    if problems := [*_unknown_parents(loaded, store), *_barren_parents(loaded)]:
-        raise RecipeError(problems)
+    if wrong := _unknown_parents(loaded, store) | _barren_parents(loaded):
+        raise loaded.wrong(wrong)
     return Setting(loaded.recipe, loaded.mapping, store, best_device(), voice)
 
 
-def _unknown_parents(loaded: Loaded, store: Store) -> list[str]:
-    problems = []
+def _unknown_parents(loaded: Loaded, store: Store) -> dict[KeyPath, str]:
+    wrong: dict[KeyPath, str] = {}
     for name, stage in loaded.recipe.stages.items():
         if stage.parent == "base" or stage.parent in loaded.recipe.stages:
             continue
@@ -147,19 +148,19 @@ def _unknown_parents(loaded: Loaded, store: Store) -> list[str]:
             meant = f"did you mean `{near[0]}`? " if near else ""
             what = f"{stage.parent!r} is neither a stage of this recipe nor an artefact"
             there = f"stages: {', '.join(others)}; artefacts: {', '.join(artefacts) or 'none yet'}"
-            problems.append(f"{loaded.path}: stages.{name}.parent: {what}; {meant}({there})")
-    return problems
+            wrong["stages", name, "parent"] = f"{what}; {meant}({there})"
+    return wrong
 
 
-def _barren_parents(loaded: Loaded) -> list[str]:
+def _barren_parents(loaded: Loaded) -> dict[KeyPath, str]:
     """Stages that stand on what cannot be melted into weights: found out before the parent is trained."""
     stages = loaded.recipe.stages
-    return [
-        f"{loaded.path}: stages.{name}.parent: {stage.parent} is adapted by {stages[stage.parent].adapt.kind}, on which nothing can stand; "
+    return {
+        ("stages", name, "parent"): f"{stage.parent} is adapted by {stages[stage.parent].adapt.kind}, on which nothing can stand; "
         "adapt it by `lora` or `full`, or begin at its own parent"
         for name, stage in stages.items()
         if stage.parent in stages and not stages[stage.parent].adapt.can_be_parent
-    ]
+    }
 
 
 @dataclass(frozen=True, slots=True)

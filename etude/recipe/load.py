@@ -3,8 +3,8 @@
 import difflib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from etude.errors import RecipeError
 from etude.recipe.document import Node, Place, Problems, read
+from etude.recipe.document import Path as KeyPath
 from etude.recipe.merge import merged, overridden
 from etude.recipe.paths import absolute
 from etude.recipe.problems import explain, plainly
@@ -34,6 +35,18 @@ class Loaded:
     """The same as plain JSON values: files merged, references and paths resolved, every default written out. It loads again."""
     path: Path
     """The file that it came from."""
+    root: Node = field(repr=False, compare=False)
+    """What was written, each value with its place."""
+
+    def wrong(self, what: Mapping[KeyPath, str]) -> RecipeError:
+        """An error for what can only be found out later, at the places of the keys that it is about; of an unwritten one, above it."""
+        problems = Problems()
+        for path, said in what.items():
+            node = self.root
+            for key in path:
+                node = node.inside.get(key, node)
+            problems.add(node.place, path, said)
+        return RecipeError(problems.lines())
 
 
 def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, tables: Tables) -> Loaded:
@@ -60,7 +73,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, tables:
     recipe = _validated(root, tables, problems)
     if recipe is None or problems.found:
         raise RecipeError(problems.lines())
-    return Loaded(recipe, recipe.model_dump(mode="json"), Path(file))
+    return Loaded(recipe, recipe.model_dump(mode="json"), Path(file), root)
 
 
 def _validated(root: Node, tables: Tables, problems: Problems) -> Recipe | None:

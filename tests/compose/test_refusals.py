@@ -88,7 +88,9 @@ def test_a_parent_that_is_nothing(project, colours, base, voice):
     etude.run(str(colours), project=project)
     stages = {"sft": stage(project / "answers.jsonl"), "dpo": stage(project / "pairs.jsonl", parent="stf", objective="dpo")}
     file = recipe(project / "two.yaml", base, stages)
-    expected = r"two.yaml: stages.dpo.parent: 'stf' is neither .* did you mean `sft`\? \(stages: base, sft; artefacts: colours\)"
+    expected = r"two.yaml:25:14: stages.dpo.parent: 'stf' is neither .* did you mean `sft`\? \(stages: base, sft; artefacts: colours\)"
+    with pytest.raises(RecipeError, match=r"override: stages\.dpo\.parent: 'stg' is neither"):
+        etude.run(str(file), ["stages.dpo.parent=stg"], voice=voice, project=project)
     for go in (lambda: etude.run(str(file), voice=voice, project=project), lambda: _forecast(file, [], project)):
         with pytest.raises(RecipeError, match=expected):
             go()
@@ -149,6 +151,6 @@ def test_a_parent_on_which_nothing_can_stand_is_refused_before_it_is_trained(bas
         "second": stage(project / "answers.jsonl", parent="first"),
     }
     file = recipe(project / "barren.yaml", base, stages)
-    with pytest.raises(RecipeError, match=r"stages\.second\.parent: first is adapted by prompt, on which nothing can stand"):
+    with pytest.raises(RecipeError, match=r"barren\.yaml:\d+:\d+: stages\.second\.parent: first is adapted by prompt, on which nothing"):
         etude.run(str(file), voice=voice, project=project)
     assert not voice.trained
