@@ -18,6 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from etude.core.forest import Forest
 from etude.model.by_node import by_node
 from etude.model.flex import block_mask, flex
+from etude.model.lines import along_lines, serves
 from etude.model.merge import Call, calls_of, merge
 from etude.model.plain import masked_attention
 
@@ -35,11 +36,19 @@ class ForestAttention:
     prefix: list[tuple[Tensor, Tensor]] | None = None
     """Of each layer, keys and values [1, K, P, D] of virtual tokens, whose places the forest has and the model's input has not."""
     masks: dict[int | None, BlockMask] = field(default_factory=dict)
+    lines: Tensor | None = None
     slower: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, forest: Forest, prefix: list[tuple[Tensor, Tensor]] | None = None) -> "ForestAttention":
         return cls(forest, calls_of(forest.nodes), forest.longest_path, prefix)
+
+    def edges(self) -> Tensor:
+        """[lines + 1] int32, where each single path begins, and where the last one ends."""
+        if self.lines is None:
+            stops = [0, *(node.stop for node in self.forest.nodes)]
+            self.lines = torch.tensor(stops, dtype=torch.int32, device=self.forest.tokens.device)
+        return self.lines
 
     def mask(self, window: int | None) -> BlockMask:
         if window not in self.masks:
@@ -92,6 +101,8 @@ def _on_forest(
     """The fastest kernel that is exact here; [1, T, H, D]."""
     window = sliding_window if sliding_window and sliding_window < forest.longest else None
     if query.is_cuda:
+        if softcap is None and sinks is None and serves(query, value, forest.forest):
+            return along_lines(query, key, value, forest.edges(), forest.longest, scale, window)
         return flex(query, key, value, forest.mask(window), scale, softcap=softcap, sinks=sinks)
     special = {"sliding window": window is not None, "soft-cap": softcap is not None, "sinks": sinks is not None}
     special[f"no fused kernel on {query.device.type}"] = query.device.type != "cpu"

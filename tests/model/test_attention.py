@@ -1,4 +1,6 @@
-"""The three forest kernels against one dense masked softmax, in float64, over random forests: values and every gradient."""
+"""The forest kernels against one dense masked softmax, in float64, over random forests: values and every gradient."""
+
+from itertools import pairwise
 
 import pytest
 import tiny
@@ -6,12 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention import varlen
 
 from etude.core.forest import Forest
 from etude.data.trees import forest_of
 from etude.model.attention import ForestAttention, attention
 from etude.model.by_node import by_node
 from etude.model.flex import block_mask, flex
+from etude.model.lines import along_lines, serves
 from etude.model.merge import LONG, calls_of, merge
 
 HEADS, KEY_HEADS = 4, 2
@@ -178,3 +182,45 @@ def test_flex_is_the_dense_softmax(window, softcap, has_sinks):
     found = flex(q, k, v, block_mask(forest.position, forest.end, window), 0.3, softcap=softcap, sinks=sinks)
     expected = dense(q.double(), k.double(), v.double(), visible(forest, window), 0.3, softcap, sinks)
     agree([found], [expected], 2e-6)
+
+
+def by_line(q, k, v, cu_q, cu_k, longest_q, longest_k, *, scale, window_size, enable_gqa=False):
+    """What torch documents of its kernel for a GPU, in plain operations: [T, heads, D] each, lines from edge to edge."""
+    assert torch.equal(cu_q, cu_k) and cu_q.dtype == torch.int32 and longest_q == longest_k == int(cu_q.diff().max())
+    assert enable_gqa == (k.shape[1] != q.shape[1]), "heads are shared only where that is asked for"
+    left, right = window_size
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    found = []
+    for a, b in pairwise(cu_q.tolist()):
+        back = torch.arange(b - a)[:, None] - torch.arange(b - a)[None]
+        seen = (back >= -right) & ((back <= left) | (left < 0))
+        weights = (torch.einsum("qhd,khd->hqk", q[a:b], k[a:b]) * scale).masked_fill(~seen, -torch.inf).softmax(-1)
+        found.append(torch.einsum("hqk,khd->qhd", weights, v[a:b]))
+    return torch.cat(found)
+
+
+def by_line_of_old(q, k, v, cu_q, cu_k, longest_q, longest_k, *, scale, window_size):
+    return by_line(q, k, v, cu_q, cu_k, longest_q, longest_k, scale=scale, window_size=window_size)
+
+
+@pytest.mark.parametrize("kernel", [by_line, by_line_of_old])
+@pytest.mark.parametrize("window", [None, 3])
+def test_lines_on_a_gpu_are_handed_over_as_the_kernel_reads_them(monkeypatch, kernel, window):
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    forest = forest_of([tiny.sample([1, 2, 3, 4, 5]), tiny.sample([7, 8]), tiny.sample([9, 8, 7, 6, 5, 4])], range(3), share=False)
+    query, key, value = tensors(len(forest.tokens), 16, 16, torch.float64)
+    edges = ForestAttention.of(forest).edges()
+    out = along_lines(query, key, value, edges, forest.longest_path, 0.3, window)
+    expected = dense(query, key, value, visible(forest, window), 0.3)
+    agree(with_gradients(out, query, key, value), with_gradients(expected, query, key, value), 1e-12)
+
+
+def test_the_kernel_for_lines_is_taken_only_where_it_is_right():
+    lines = forest_of([tiny.sample([1, 2, 3]), tiny.sample([7, 8])], range(2))
+    branches = forest_of([tiny.sample([1, 2, 3, 4]), tiny.sample([1, 2, 3, 5])], range(2))
+    half = torch.zeros(1, 2, 5, 64, dtype=torch.bfloat16)
+    assert serves(half, half, lines)
+    assert not serves(half, half, branches), "branches"
+    assert not serves(half.float(), half.float(), lines), "float32"
+    assert not serves(half, half[..., :32], lines), "two head sizes"
+    assert not serves(half[..., :60], half[..., :60], lines), "a head size that the kernel does not know"
