@@ -155,10 +155,19 @@ def _tokenizer(file: Path, metadata: dict[str, Any]) -> PreTrainedTokenizerBase:
     assert tokenizer is not None, "transformers gives a tokenizer or raises"
     if (template := metadata.get("tokenizer.chat_template")) and tokenizer.chat_template is None:
         tokenizer.chat_template = template
+    _begin_and_end_as_the_file_says(tokenizer, metadata)
     wrong = _disagreements(tokenizer, metadata)
     if wrong:
         raise ModelError(f"{file}: the tokenizer that transformers made of it is another than the file's: {'; '.join(wrong)}", _REMEDY)
     return tokenizer
+
+
+def _begin_and_end_as_the_file_says(tokenizer: PreTrainedTokenizerBase, metadata: dict[str, Any]) -> None:
+    """transformers 5.17 takes the beginning of text for its end in files of SmolLM2."""
+    for name in ("bos", "eos"):
+        number = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        if number is not None and number != getattr(tokenizer, f"{name}_token_id"):
+            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(int(number)))
 
 
 def _split_as_the_file_says(tokenizer: PreTrainedTokenizerBase, metadata: dict[str, Any]) -> list[str]:

@@ -111,20 +111,28 @@ def test_a_rule_that_is_not_known_is_said(tmp_path, original):
     assert len(notes) == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        (dict(tokens=[*small.TOKENS[:-1], "Ġthou"]), "tokens differ"),
-        (dict(eos=7), "eos token"),
-    ],
-)
-def test_a_tokenizer_that_disagrees_is_refused(tmp_path, original, monkeypatch, change, complaint):
+def misread(monkeypatch, as_file: Path) -> None:
+    """From here on transformers reads another file's tokenizer than it was asked for."""
+    real = AutoTokenizer.from_pretrained
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda at, gguf_file, **options: real(at, gguf_file=as_file.name, **options))
+
+
+def test_ends_are_the_files_whatever_transformers_made_of_them(tmp_path, original, monkeypatch):
+    other = small.gguf_file(tmp_path / "other.gguf", original, bos=3, eos=1)
+    file = small.gguf_file(tmp_path / "file.gguf", original)
+    misread(monkeypatch, other)
+    folder, _ = dequantised(file, tmp_path / "bases", say=lambda _: None)
+    monkeypatch.undo()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
+
+
+def test_a_tokenizer_that_disagrees_is_refused(tmp_path, original, monkeypatch):
     """The file says one thing and transformers reads another: planted by reading a second file's tokenizer."""
     right = small.gguf_file(tmp_path / "right.gguf", original)
-    wrong = small.gguf_file(tmp_path / "wrong.gguf", original, **change)
-    real = AutoTokenizer.from_pretrained
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda at, gguf_file, **options: real(at, gguf_file=right.name, **options))
-    with pytest.raises(ModelError, match=complaint):
+    wrong = small.gguf_file(tmp_path / "wrong.gguf", original, tokens=[*small.TOKENS[:-1], "Ġthou"])
+    misread(monkeypatch, right)
+    with pytest.raises(ModelError, match="tokens differ"):
         dequantised(wrong, tmp_path / "bases", say=lambda _: None)
     assert not list((tmp_path / "bases").glob("*")) if (tmp_path / "bases").exists() else True
 
