@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from etude.advice.arms import frontier
     from etude.compose.checkup import doctor
     from etude.compose.comparison import compare
+    from etude.compose.extending import extend_tokenizer
     from etude.compose.library import clean, name, show, verify
     from etude.compose.library import list_ as list
     from etude.compose.looking import data_show, init, schema
     from etude.compose.models import Model, chat, load
     from etude.compose.recipes import forecast, read_recipe, run
+    from etude.compose.tokenizers import show_tokenizer, train_tokenizer
     from etude.errors import EtudeError
 
 _WHERE = {
@@ -39,13 +41,16 @@ _WHERE = {
     "Model": "etude.compose.models:Model",
     "compare": "etude.compose.comparison:compare",
     "frontier": "etude.advice.arms:frontier",
+    "train_tokenizer": "etude.compose.tokenizers:train_tokenizer",
+    "extend_tokenizer": "etude.compose.extending:extend_tokenizer",
+    "show_tokenizer": "etude.compose.tokenizers:show_tokenizer",
     "doctor": "etude.compose.checkup:doctor",
     "EtudeError": "etude.errors:EtudeError",
 }
 
 __all__ = [
-    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_show", "doctor", "forecast", "frontier", "init", "list",
-    "load", "name", "read_recipe", "run", "schema", "show", "verify",
+    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_show", "doctor", "extend_tokenizer", "forecast", "frontier",
+    "init", "list", "load", "name", "read_recipe", "run", "schema", "show", "show_tokenizer", "train_tokenizer", "verify",
 ]  # fmt: skip
 
 

@@ -57,6 +57,13 @@ FORMATS = {
     "text": "etude.data.formats.text:Text",
 }
 
+TOKENIZERS = {
+    "bpe": "etude.model.vocabulary.bpe:BytePairs",
+    "bytes": "etude.model.vocabulary.bytes:Bytes",
+    "characters": "etude.model.vocabulary.characters:Characters",
+    "alphabet": "etude.model.vocabulary.alphabet:Alphabet",
+}
+
 METRICS = {
     "exact-match": "etude.evaluation.metrics.exact_match:ExactMatch",
     "accuracy": "etude.evaluation.metrics.accuracy:Accuracy",
@@ -83,6 +90,7 @@ TABLES = {
     "objective": OBJECTIVES,
     "reward": REWARDS,
     "format": FORMATS,
+    "tokenizer": TOKENIZERS,
     "metric": METRICS,
     "schedule": SCHEDULES,
     "tracker": TRACKERS,

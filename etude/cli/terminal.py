@@ -46,7 +46,7 @@ class TerminalVoice(Voice):
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
-            TaskProgressColumn() if unit == "tokens" else MofNCompleteColumn(),
+            TaskProgressColumn() if unit in ("tokens", "bytes") else MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
