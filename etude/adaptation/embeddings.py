@@ -1,6 +1,5 @@
 """A few tokens' rows of the embedding alone: for tokens that are new. https://huggingface.co/docs/peft/package_reference/trainable_tokens"""
 
-import warnings
 from typing import Annotated, ClassVar
 
 import torch
@@ -37,13 +36,10 @@ class Embeddings(PeftAdaptation):
             raise ModelError(f"embeddings: there is no token {beyond[0]}: the vocabulary has {rows}", "name ids below that")
         embedding = next(name for name, module in model.named_modules() if module is table)
         config = TrainableTokensConfig(token_indices=tokens, target_modules=[embedding], task_type="CAUSAL_LM")
-        with warnings.catch_warnings():
-            # peft ties what it adapts by itself, and warns of layers that it could not.
-            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
-            attached = attach_config(model, config)
+        attached = attach_config(model, config)
         if self.tokens is None:
-            which = f"{len(tokens)} rows that were added to the base" if added else f"last {len(tokens)} rows"
-            attached.notes.append(f"the {which} of the embedding learn (ids {tokens[0]} to {tokens[-1]}); others by `tokens`")
+            which = f"{len(tokens)} rows that extending the base added to" if added else f"last {len(tokens)} rows of"
+            attached.notes.append(f"the {which} the embedding learn (ids {tokens[0]} to {tokens[-1]}); others by `tokens`")
         if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
             attached.notes.append("the head is another matrix and stays: what these tokens mean is learnt, not when to write them")
         return attached

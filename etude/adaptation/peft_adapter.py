@@ -112,6 +112,8 @@ def attach_config(model: PreTrainedModel, config: PeftConfig, layers: Mapping[ty
         with warnings.catch_warnings():
             # peft asks transformers for a name that transformers is about to change; neither is the user's business.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # It ties the rows of tokens by itself, and warns all the same; a LoRA on a tied layer is refused when it is merged.
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
             wrapper = get_peft_model(model, config)
     except ValueError as problem:
         names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})

@@ -53,6 +53,8 @@ class SourceCounts:
     """Prompts and completions joined as plain text without any space between them."""
     marked: int = 0
     """Texts that end in the end-of-text token already; it is not added again."""
+    unknown: int = 0
+    """Tokens that stand for characters which the tokenizer does not have; what they were is lost."""
     training: int = 0
     held_out: int = 0
     duplicates_of_held_out: int = 0
@@ -102,6 +104,7 @@ class SourceCounts:
             (self.duplicates_in_training, "repeating an earlier row of training, and kept"),
         ]  # fmt: skip
         said += [f"  {_n(number, 'row')} {what}" for number, what in told if number]
+        said += [f"  {_n(self.unknown, 'token')} stand for characters that the tokenizer does not have"] if self.unknown else []
         learnt = f"{self.supervised_tokens:,} of {_n(self.logical_tokens, 'token')} learnt"
         said.append(f"  {_n(self.training, 'row')} for training ({learnt}), {self.held_out:,} held out")
         return said

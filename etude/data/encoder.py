@@ -1,7 +1,9 @@
 """How does this tokenizer write text as tokens, and what are its marks: what it puts first, what ends a text, what stops an answer?"""
 
+from collections.abc import Iterable
 from typing import Any
 
+from etude.core.sample import Example
 from etude.errors import DataError
 
 
@@ -29,6 +31,10 @@ class Encoder:
         names = map(str, tokenizer.convert_ids_to_tokens(sorted(ids)))
         self.marks: tuple[str, ...] = tuple(sorted(name for name in names if len(name) > 1))
         """The texts that the tokenizer reads as beginning, end or stop; in a message they would forge a turn."""
+        # Byte-level tokenizers often name an unknown token too, and never write it.
+        model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+        self.unknown: int | None = tokenizer.unk_token_id if getattr(model, "unk_token", None) else None
+        """Stands for what the tokenizer has no token for."""
         self._known: dict[str, list[int]] = {}
 
     def warm(self, texts: list[str]) -> None:
@@ -41,6 +47,12 @@ class Encoder:
         if text not in self._known:
             self._known[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
         return self._known[text]
+
+    def unknown_in(self, examples: Iterable[Example]) -> int:
+        """How many tokens stand for something unknown."""
+        if self.unknown is None:
+            return 0
+        return sum(int((sample.tokens == self.unknown).sum()) for example in examples for sample in example.samples)
 
     def decode(self, ids: list[int]) -> str:
         """The text of tokens, special ones included, spaces as they are."""

@@ -113,7 +113,9 @@ def _kept(
         teacher.encoder.warm([text for _, draft in drafts for text in draft.texts()])
         for row, draft in drafts:
             try:
-                yield _keep(row, teacher.lesson(draft), seed, counts)
+                kept = _keep(row, teacher.lesson(draft), seed, counts)
+                counts.unknown += teacher.encoder.unknown_in(kept.examples)
+                yield kept
             except RowError as error:
                 _refuse(error, row, data, counts)
         if report:

@@ -35,8 +35,9 @@ class Vocabulary(Leaf):
 
     @model_validator(mode="after")
     def _marks_differ(self) -> "Vocabulary":
-        if twice := next((mark for mark in self.marks if not mark or self.marks.count(mark) > 1), None):
-            raise ValueError(f"the mark {twice!r} is there twice" if twice else "a mark cannot be empty")
+        for mark in self.marks:
+            if not mark or self.marks.count(mark) > 1:
+                raise ValueError(f"the mark {mark!r} is there twice" if mark else "a mark cannot be empty")
         return self
 
     @property
