@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 from transformers import PreTrainedTokenizerBase
 
-from etude import __version__
 from etude.catalog import TABLES
 from etude.compose.artefacts import look_at
 from etude.compose.reading import Paths, Reading
@@ -20,6 +18,7 @@ from etude.compose.voice import Voice
 from etude.errors import EtudeError
 from etude.lineage.durable import new_aside, settle
 from etude.lineage.store import open_store
+from etude.lineage.surroundings import versions_here
 from etude.model.tokenizer import load_tokenizer
 from etude.model.vocabulary.contract import Vocabulary
 from etude.model.vocabulary.foreign import ForeignLetter
@@ -136,12 +135,12 @@ def free_folder(to: str | os.PathLike[str]) -> Path:
 
 def appear(folder: Path, write: Callable[[Path], object], about: Mapping[str, Any]) -> None:
     """Write a folder aside, with a note of what it is from, and give it its name when it is whole. EtudeError where the disk refuses."""
-    versions = {"etude": __version__, "tokenizers": tokenizers.__version__}
     try:
         aside = new_aside(folder.absolute().parent)
         try:
             write(aside)
-            (aside / NOTE).write_text(json.dumps({**about, **versions}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            note = json.dumps({**about, "versions": versions_here()}, indent=1, ensure_ascii=False)
+            (aside / NOTE).write_text(note + "\n", encoding="utf-8")
             if folder.exists():  # it was empty
                 folder.rmdir()
             settle(aside, folder)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import small_project
 import torch
+import transformers
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,6 +19,7 @@ from etude.catalog import TABLES
 from etude.compose.voice import Voice
 from etude.errors import DataError, EtudeError, ModelError, RecipeError
 from etude.model.tokenizer import load_tokenizer
+from etude.model.vocabulary.bpe import BytePairs
 from etude.model.vocabulary.measure import written
 
 LIBRARY = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:60]
@@ -214,6 +216,24 @@ def test_a_damaged_reading_back_would_be_seen(base, code, tmp_path, monkeypatch)
     with pytest.raises(ModelError, match="otherwise than it was saved"):
         etude.extend_tokenizer(base, [code], to=tmp_path / "more", add=5, project=tmp_path)
     assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize("family", ["GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer", "CohereTokenizer", "LlamaTokenizer"])
+def test_families_that_build_their_tokenizer_anew(family, code, tmp_path):
+    """Their classes make it from vocabulary and merges, with marks of their own that the vocabulary may not hold."""
+    plain = BytePairs(size=420).learn(iter(LEARNT[:4])).backend_tokenizer
+    model = json.loads(plain.to_str())["model"]
+    made = getattr(transformers, family)(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    made.save_pretrained(tmp_path / "base")
+    if family == "LlamaTokenizer":
+        with pytest.raises(ModelError, match="characters with bytes to fall back on"):
+            etude.extend_tokenizer(tmp_path / "base", [code], to=tmp_path / "more")
+        return
+    more = etude.extend_tokenizer(tmp_path / "base", [code], to=tmp_path / "more", add=20)
+    old, new = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "base", more.folder))
+    assert type(new).__name__ == family and more.added == range(len(old), len(old) + 20)
+    assert all(new.get_vocab()[name] == i for name, i in old.get_vocab().items())
+    assert more.after.changed == 0 and more.after.bytes_per_token > 1.05 * more.before.bytes_per_token
 
 
 def test_unigram_bases_say_what_can_be_extended(tmp_path):

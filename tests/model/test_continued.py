@@ -173,7 +173,7 @@ def test_rows_of_new_tokens(name, dtype, tmp_path):
             torch.testing.assert_close(is_[token].double(), mean, rtol=torch.finfo(dtype).eps, atol=1e-7)
     assert new_tokens(after.config) == range(OLD, OLD + 60)
     attached = Embeddings().attach(after, seed=0)
-    assert f"the 60 rows that extending the base added to the embedding learn (ids {OLD} to {OLD + 59})" in attached.notes[0]
+    assert f"the 60 rows that extending the base added to the embedding learn (ids {OLD} to {OLD + 59})" in "\n".join(attached.notes)
     assert attached.trainable_count == 60 * 16
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -218,6 +219,7 @@ def test_what_cannot_be_is_refused(kind, options, complaint):
 
 SCRIPT = """
 import sys
+from pathlib import Path
 sys.path.insert(0, {here!r})
 from some_text import CODE, PROSE
 from etude.model.vocabulary.bpe import BytePairs
@@ -233,3 +235,10 @@ def test_the_same_text_gives_the_same_bytes(tmp_path):
         subprocess.run([sys.executable, "-c", SCRIPT.format(here=here, folder=str(tmp_path / name))], check=True, env=environment)
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two and len(load_tokenizer(tmp_path / "one")) == 589
+
+
+def test_every_option_is_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "tokenizers.md").read_text(encoding="utf-8")
+    for kind in (BytePairs, Bytes, Characters, Alphabet):
+        assert f"| `{kind.kind}` |" in page
+        assert not [name for name in kind.model_fields if f"| `{name}` |" not in page]
