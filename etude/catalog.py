@@ -39,6 +39,7 @@ OBJECTIVES = {
     "kto": "etude.objective.kto:KTO",
     "grpo": "etude.objective.grpo:GRPO",
     "rloo": "etude.objective.rloo:RLOO",
+    "reward": "etude.objective.reward:RewardModel",
 }
 
 REWARDS = {

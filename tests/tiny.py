@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from etude import catalog
 from etude.adaptation.contract import Adaptation, Attached
+from etude.adaptation.sequence_classifier import add_outputs
 from etude.core.sample import Example, Sample
 from etude.data.order import Order
 from etude.data.rows import Cut
@@ -137,6 +138,8 @@ def course(
     model = model if model is not None else llama()
     model.requires_grad_(False)
     attached = adaptation.attach(model, seed=1)
+    if objective.outputs is not None:
+        add_outputs(attached, objective.outputs)
     cut = cut or Cut(4096)
     policy = Policy(model, layout=cut.layout, compute=compute)
     examples = list(examples) if examples is not None else some_examples(objective, 32)

@@ -32,6 +32,13 @@ class Sample:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def answer_at(self) -> int:
+        """Where its last run of supervised tokens begins: all before it is what is asked."""
+        supervised = np.flatnonzero(self.weight)
+        gaps = np.flatnonzero(np.diff(supervised) != 1)
+        return int(supervised[gaps[-1] + 1 if len(gaps) else 0])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:

@@ -156,8 +156,7 @@ def _parts(one: Example) -> tuple[list[int], list[int]]:
         TrainingError: a row of raw text, or of which everything is supervised, asks nothing.
     """
     sample = one.samples[-1]
-    supervised = np.flatnonzero(sample.weight)
-    start = int(supervised[-1] - (np.diff(supervised)[::-1] != 1).argmax()) if (np.diff(supervised) != 1).any() else int(supervised[0])
+    start = sample.answer_at
     if start < 2:
         what = f"{one.source}:{one.row}: everything in this row is an answer, so nothing can be asked"
         raise TrainingError(what, "give rows of prompt and completion, or messages with `data.train_on: answers`")

@@ -1,7 +1,7 @@
 """What the engine asks of an objective: sums and weights, never means. The engine alone divides."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from etude.core.forest import Forest
 from etude.core.sample import Example
-from etude.core.scores import Scores
+from etude.core.scores import Outputs, Scores
 from etude.objective.rewards.contract import Reward
 from etude.recipe.strict import Leaf
 
@@ -59,6 +59,16 @@ class Objective(Leaf):
         """Names of what `prepare` gives."""
         return ()
 
+    def settle(
+        self, train: Sequence[Example], held_out: Sequence[Example], decode: Callable[[Sequence[int]], str], say: Callable[[str], None]
+    ) -> "Objective":
+        """The objective as it is for these rows, such as with the labels found in them; `decode` leaves special tokens out.
+
+        Raises:
+            DataError: the rows do not say what it needs.
+        """
+        return self
+
     def arrange(self, examples: Sequence[Example]) -> list[Example]:
         """What is learnt from, given a source's rows; here an objective adds samples that only it needs."""
         return list(examples)
@@ -72,6 +82,11 @@ class Objective(Leaf):
     def reads_everything(self) -> bool:
         """Whether `loss` reads more of the policy's scores than log-probabilities."""
         return False
+
+    @property
+    def outputs(self) -> Outputs | None:
+        """What it reads of a linear head on the final hidden state, which is born at zero and trained with the adaptation."""
+        return None
 
     @property
     def needs_reference(self) -> bool:
