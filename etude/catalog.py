@@ -40,6 +40,7 @@ OBJECTIVES = {
     "grpo": "etude.objective.grpo:GRPO",
     "rloo": "etude.objective.rloo:RLOO",
     "reward": "etude.objective.reward:RewardModel",
+    "classify": "etude.objective.classify:Classify",
 }
 
 REWARDS = {
@@ -55,6 +56,7 @@ FORMATS = {
     "kto": "etude.data.formats.kto:KTO",
     "alpaca": "etude.data.formats.alpaca:Alpaca",
     "prompt-completion": "etude.data.formats.prompt_completion:PromptCompletion",
+    "labelled": "etude.data.formats.labelled:Labelled",
     "text": "etude.data.formats.text:Text",
 }
 

@@ -86,7 +86,7 @@ def _shell(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
         with torch.device("meta"):
             made = AutoModelForSequenceClassification.from_config(config)
     except ValueError as problem:
-        raise ModelError(f"transformers has no sequence classifier for {type(model).__name__}, which such a head becomes", remedy) from problem
+        raise ModelError(f"transformers has no sequence classifier for {type(model).__name__}", remedy) from problem
     trunk = getattr(made, made.base_model_prefix, None)
     if not isinstance(getattr(made, NAME, None), nn.Linear) or type(trunk) is not type(model.base_model):
         raise ModelError(f"transformers' {type(made).__name__} is not {type(model).__name__} with a linear head called `{NAME}`", remedy)
@@ -113,8 +113,10 @@ def _classifier(model: PreTrainedModel, weight: Tensor, outputs: Outputs) -> Pre
 def _as_peft_classifier(folder: Path, weight: Tensor) -> None:
     """An adapter of a causal model as one of a sequence classifier on the same trunk."""
     tensors = load_file(folder / _PEFT_TENSORS)
-    save_file({**tensors, f"base_model.model.{NAME}.weight": weight}, folder / _PEFT_TENSORS, metadata={"format": "pt"})
+    virtual = "prompt_embeddings" in tensors  # peft lays no layers of its own around such a model, and names its head accordingly
+    tensors[f"base_model.{NAME}.weight" if virtual else f"base_model.model.{NAME}.weight"] = weight
+    save_file(tensors, folder / _PEFT_TENSORS, metadata={"format": "pt"})
     written = json.loads((folder / _PEFT).read_text(encoding="utf-8"))
-    written |= {"task_type": "SEQ_CLS", "modules_to_save": [NAME]}
+    written |= {"task_type": "SEQ_CLS"} | ({} if virtual else {"modules_to_save": [NAME]})
     (folder / _PEFT).write_text(json.dumps(written, indent=2, sort_keys=True), encoding="utf-8")
 

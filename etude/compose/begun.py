@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from etude.compose.artefacts import Known, look_up
 from etude.compose.general import general_text_of
@@ -41,6 +42,8 @@ class Begun:
 
     known: Known
     """Its parent."""
+    objective: Objective
+    """As it is for these rows."""
     prepared: Prepared
     text: GeneralText | None
     """None where nothing is to be kept, or nothing judged."""
@@ -66,19 +69,21 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     for tracker in stage.train.trackers:
         tracker.library()
     known = look_up(parent, setting.store, voice)
+    _check_writes(known)
     _check_context(stage, known)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
     prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
-    prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
     for line in prepared.counts.lines():
         voice.say(line)
+    objective = settled(objective, prepared, tokenizer, voice)
+    prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
     text, trial = None, None
     if settings is not None:
-        text = general_text_of(settings)
-        trial = trial_of(prepared, text, tokenizer, settings, stage.data.context)
+        text = general_text_of(settings) if objective.writes else None
+        trial = trial_of(prepared, text, tokenizer, settings, stage.data.context, objective)
         check(trial, settings)
     identity = _identity(stage, known, prepared, dtype)
-    return Begun(known, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
+    return Begun(known, objective, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
 
 
 def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
@@ -102,6 +107,13 @@ def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype
         for reward in section["objective"].get("rewards", ()):
             reward.pop("file", None)
     return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
+
+
+def settled(objective: Objective, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, voice: Voice) -> Objective:
+    """The objective as it is for the rows of a stage."""
+    train = [example for _, examples in prepared.train for example in examples]
+    decode = lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+    return objective.settle(train, prepared.held_out, decode, voice.say)
 
 
 def _digest(file: str) -> str:
@@ -130,6 +142,13 @@ def _check_objective(stage: Stage) -> None:
     if rewarded(objective) is not None and objective.needs_reference and not stage.adapt.keeps_parent:
         what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
         raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
+
+
+def _check_writes(known: Known) -> None:
+    """What only scores has lost the head that every other stage begins with."""
+    if known.outputs is not None and known.outputs[1].at == "leaf":
+        what = f"{known.parent.reference} scores text ({known.outputs[0]}) and writes none, so nothing can stand on it"
+        raise ModelError(what, "begin at its own parent")
 
 
 def _check_context(stage: Stage, known: Known) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.errors import ModelError
-from etude.model.outputs import described_outputs
 from etude.model.outline import Outline, outline, senses
+from etude.model.outputs import described_outputs
 from etude.model.quiet import quiet
 
 

@@ -29,6 +29,7 @@ def put_outputs(model: PreTrainedModel, count: int) -> nn.Parameter:
     head = nn.Linear(size, count, bias=False, device=model.device, dtype=torch.float32)
     nn.init.zeros_(head.weight)
     setattr(model, NAME, head)
+    assert isinstance(head.weight, nn.Parameter), "a linear layer holds its weight"
     return head.weight
 
 

@@ -89,6 +89,21 @@ class Objective(Leaf):
         return None
 
     @property
+    def writes(self) -> bool:
+        """Whether its result writes text; a head that is read at leaves takes the vocabulary's place."""
+        return self.outputs is None or self.outputs.at != "leaf"
+
+    @property
+    def choices(self) -> Mapping[str, tuple[int, ...]]:
+        """Where it tells labels apart, each with the tokens of its words as an answer; known once it is settled."""
+        return {}
+
+    @property
+    def usual_choice(self) -> str:
+        """The label that most training rows have."""
+        return ""
+
+    @property
     def needs_reference(self) -> bool:
         """Whether `loss` reads the parent's scores of the same forest."""
         return False

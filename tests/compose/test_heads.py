@@ -1,0 +1,117 @@
+"""Reward models and classifiers from recipe to score: trained, judged, published, loaded by name, and loaded by foreign code."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from small_project import COLOURS, recipe, stage
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import etude
+from etude.errors import DataError, ModelError, RecipeError
+
+ADAPTATIONS = ["full", "lora", "bitfit", "prompt", "qlora"]
+
+
+def labelled(path, count=40):
+    notes = ((f"note {i} is {COLOURS[i % 5]} and {'fine' if i % 2 else 'broken'}", "good" if i % 2 else "bad") for i in range(count))
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in notes))
+    return path
+
+
+def sorting(path, **options):
+    """A stage on columns `text` and `label`."""
+    made = stage(path, **options)
+    made["data"]["sources"] = {"path": str(path), "format": "labelled"}
+    return made
+
+
+def by_foreign_code(base, folder, labels, tokens):
+    """[labels] logits of plain transformers or plain peft."""
+    if (folder / "adapter_config.json").exists():
+        under = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels, dtype=torch.float32)
+        model = PeftModel.from_pretrained(under, folder)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        assert model.config.num_labels == labels and type(model).__name__ == "LlamaForSequenceClassification"
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.tensor([tokens])).logits[0].numpy(), model
+
+
+@pytest.mark.parametrize("adapt", ADAPTATIONS)
+def test_a_reward_model_from_recipe_to_foreign_code(base, project, voice, adapt):
+    file = recipe(project / "worth.yaml", base, {"r": stage(project / "pairs.jsonl", objective="reward", adapt=adapt, steps=8)})
+    done = etude.run(str(file), voice=voice, project=project).stages["r"]
+    axis = done.judgement.axes[0]
+    assert axis.name == "chosen answer worth more, against chance" and axis.parent.value == 0.5 and axis.n == 6
+    assert len(done.judgement.axes) == 1 and any("chance" in line for line in done.judgement.warnings)
+    model = etude.load("worth", dtype="float32", project=project)
+    worth = [model.score("Name colour 3", answer) for answer in ("It is black", "It is 3")]
+    assert worth[0] != worth[1]
+    with pytest.raises(ModelError, match="writes none"):
+        model.generate("Name colour 3")
+    with pytest.raises(ModelError, match="cannot `classify`"):
+        model.classify("Name colour 3")
+    compared = etude.compare(str(base), "worth", project=project).judgement.axes[0]
+    assert compared.tuned.value == axis.tuned.value and compared.parent.value == 0.5
+    if adapt in ("full", "lora", "prompt"):
+        tokenizer = AutoTokenizer.from_pretrained(done.folder)
+        said = [{"role": "user", "content": "Name colour 3"}, {"role": "assistant", "content": "It is black"}]
+        tokens = tokenizer(tokenizer.apply_chat_template(said, tokenize=False), add_special_tokens=False)["input_ids"]
+        tokens = tokens[: max(i for i, t in enumerate(tokens) if t in model.opened.stop_ids) + 1]
+        found, _ = by_foreign_code(base, done.folder, 1, tokens)
+        assert found[0] == pytest.approx(worth[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("adapt", ["full", "lora"])
+def test_a_classifier_from_recipe_to_foreign_code(base, project, voice, adapt):
+    file = recipe(project / "sort.yaml", base, {"c": sorting(labelled(project / "l.jsonl"), objective="classify", adapt=adapt, steps=12)})
+    done = etude.run(str(file), voice=voice, project=project).stages["c"]
+    names = [axis.name for axis in done.judgement.axes]
+    assert names[0] == "accuracy" and any("against always" in name for name in names) and any("F1" in name for name in names)
+    assert {example.tuned for example in done.judgement.examples} <= {"good", "bad"}
+    assert any("2 labels: 'bad'" in line for line in voice.lines)
+    model = etude.load("sort", dtype="float32", project=project)
+    told = model.classify("note 3 is red and fine")
+    assert sorted(told) == ["bad", "good"] and sum(told.values()) == pytest.approx(1)
+    logits, plain = by_foreign_code(base, done.folder, 2, model.prompt("note 3 is red and fine"))
+    shares = np.exp(logits) / np.exp(logits).sum()
+    assert shares == pytest.approx([told["bad"], told["good"]], abs=1e-4)
+    if adapt == "full":
+        assert plain.config.id2label == {0: "bad", 1: "good"}
+    compared = etude.compare(str(base), "sort", project=project).judgement
+    assert [axis.tuned.value for axis in compared.axes] == pytest.approx([axis.tuned.value for axis in done.judgement.axes])
+
+
+def test_labels_without_a_head_leave_a_model_that_writes(base, project, voice):
+    aim = {"kind": "classify", "head": False}
+    file = recipe(project / "words.yaml", base, {"c": sorting(labelled(project / "l.jsonl"), objective=aim, steps=12)})
+    done = etude.run(str(file), voice=voice, project=project).stages["c"]
+    assert {example.tuned for example in done.judgement.examples} <= {"good", "bad"}
+    assert any(axis.name == "loss on held-out answers" for axis in done.judgement.axes)
+    assert etude.load("words", project=project).generate("note 3 is red and fine", max_new_tokens=3) is not None
+
+
+def test_nothing_stands_on_what_only_scores(base, project, voice):
+    stages = {"r": stage(project / "pairs.jsonl", objective="reward"), "s": stage(project / "answers.jsonl", parent="r")}
+    with pytest.raises(RecipeError, match="writes nothing, so nothing can stand on it"):
+        etude.run(str(recipe(project / "two.yaml", base, stages)), voice=voice, project=project)
+    etude.run(str(recipe(project / "worth.yaml", base, {"r": stages["r"]}, evaluate=None)), voice=voice, project=project)
+    file = recipe(project / "on.yaml", base, {"s": stage(project / "answers.jsonl", parent="worth")})
+    with pytest.raises(ModelError, match="scores text"):
+        etude.run(str(file), voice=voice, project=project)
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([{"text": f"note {i}", "label": "same"} for i in range(30)], "nothing to tell apart"),
+        ([{"text": f"note {i}"} for i in range(30)], "label: missing"),
+    ],
+)
+def test_rows_that_say_no_class_are_refused(base, project, voice, rows, problem):
+    (project / "l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=problem):
+        etude.run(str(recipe(project / "c.yaml", base, {"c": sorting(project / "l.jsonl", objective="classify")})), voice=voice, project=project)
