@@ -63,12 +63,12 @@ WALK |= {(adaptation, objective) for adaptation in ("full", "lora") for objectiv
 
 @pytest.mark.parametrize(("adaptation", "objective"), sorted(WALK))
 def test_eight_rows_are_learnt(tmp_path, adaptation, objective):
-    aim = catalog.find("objective", objective)()
+    aim, examples = tiny.task(catalog.find("objective", objective)(), ROWS)
     made = tiny.course(
         tmp_path,
         catalog.find("adaptation", adaptation)(),
         aim,
-        examples=tiny.some_examples(aim, ROWS),
+        examples=examples,
         steps=40,
         examples_per_step=ROWS,
         learning_rate=RATES.get(adaptation, 2e-2),

@@ -59,7 +59,18 @@ def examples_of(samples: Sequence[Sample]) -> list[Example]:
 
 def some_examples(objective: Objective, count: int, *, seed: int = 0, shared: int = 20, vocabulary: int = VOCABULARY) -> list[Example]:
     """Random rows as an objective wants them: a beginning that all share, a body, an answer; pairs begin their answers alike, rated
-    answers are liked and disliked in turn."""
+    answers are liked and disliked in turn, labels are three."""
+    return task(objective, count, seed=seed, shared=shared, vocabulary=vocabulary)[1]
+
+
+LABELS = [[5, 6, 2], [5, 7, 8, 2], [9, 2]]
+"""Answers that are labels; two of them begin alike."""
+
+
+def task(
+    objective: Objective, count: int, *, seed: int = 0, shared: int = 20, vocabulary: int = VOCABULARY
+) -> tuple[Objective, list[Example]]:
+    """The same, and the objective as it is for these rows."""
     draw = np.random.default_rng(seed)
     beginning = draw.integers(3, vocabulary, shared)
     examples = []
@@ -70,9 +81,12 @@ def some_examples(objective: Objective, count: int, *, seed: int = 0, shared: in
         if roles == ("desirable", "undesirable"):
             roles = (roles[row % 2],)
         paths = [np.concatenate([body, answer, draw.integers(3, vocabulary, 3 + (row + i) % 4)]) for i in range(len(roles))]
+        if objective.kind == "classify":
+            paths = [np.concatenate([body, LABELS[row % 3]])]
         weights = [(np.arange(len(path)) >= len(body)).astype(np.float32) for path in paths]
         examples.append(Example(tuple(sample(p, w, r) for p, w, r in zip(paths, weights, roles, strict=True)), "made", row))
-    return objective.arrange(examples)
+    objective = objective.settle(examples, [], lambda tokens: " ".join(map(str, tokens)), lambda line: None)
+    return objective, objective.arrange(examples)
 
 
 class Kept(torch.optim.Optimizer):

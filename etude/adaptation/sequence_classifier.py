@@ -84,7 +84,7 @@ def _shell(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
     remedy = "take a base of another family, or for classes `objective.head: false`"
     try:
         with torch.device("meta"):
-            made = AutoModelForSequenceClassification.from_config(config)
+            made = AutoModelForSequenceClassification.from_config(copy.deepcopy(config))
     except ValueError as problem:
         raise ModelError(f"transformers has no sequence classifier for {type(model).__name__}", remedy) from problem
     trunk = getattr(made, made.base_model_prefix, None)

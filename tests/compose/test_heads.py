@@ -113,5 +113,6 @@ def test_nothing_stands_on_what_only_scores(base, project, voice):
 )
 def test_rows_that_say_no_class_are_refused(base, project, voice, rows, problem):
     (project / "l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = recipe(project / "c.yaml", base, {"c": sorting(project / "l.jsonl", objective="classify")})
     with pytest.raises(DataError, match=problem):
-        etude.run(str(recipe(project / "c.yaml", base, {"c": sorting(project / "l.jsonl", objective="classify")})), voice=voice, project=project)
+        etude.run(str(file), voice=voice, project=project)

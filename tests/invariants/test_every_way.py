@@ -18,7 +18,9 @@ from etude.objective.rewards.by_function import ByFunction
 WHOLE = Cut(4096, 4)
 CUTS = {"small rows": Cut(90, 4), "nothing shared": Cut(4096, 1000), "padded": Cut(4096, 16, "padded")}
 OTHERS = [name for name in catalog.OBJECTIVES if name not in ("next-token", "dpo")]
+WITH_HEADS = [name for name in OTHERS if catalog.find("objective", name)().outputs is not None]
 WAYS = [*((kind, "next-token") for kind in catalog.ADAPTATIONS), *(("lora", objective) for objective in OTHERS)]
+WAYS += [("full", objective) for objective in WITH_HEADS]
 REWARD = "def reward(prompt, expected, answer):\n    return sum(word in ('7', '11', '30') for word in answer.split())\n"
 
 
@@ -33,8 +35,7 @@ def made(folder: Path, way: tuple[str, str], cut: Cut, steps: int = 3, **train: 
 
 def _aim(folder: Path, kind: str) -> tuple[Objective, list]:
     if kind not in ("grpo", "rloo"):
-        aim = catalog.find("objective", kind)()
-        return aim, tiny.some_examples(aim, 16)
+        return tiny.task(catalog.find("objective", kind)(), 16)
     (folder / "reward.py").write_text(REWARD)
     rewards = [ByFunction(file=str(folder / "reward.py"))]
     return catalog.find("objective", kind)(group=3, max_new_tokens=4, rewards=rewards), tiny.some_examples(NextToken(), 16)
