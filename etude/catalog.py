@@ -46,6 +46,7 @@ OBJECTIVES = {
 REWARDS = {
     "metric": "etude.objective.rewards.by_metric:ByMetric",
     "python": "etude.objective.rewards.by_function:ByFunction",
+    "artefact": "etude.objective.rewards.by_artefact:ByArtefact",
 }
 
 # In the order in which a file's columns are tried.

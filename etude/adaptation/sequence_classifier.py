@@ -7,7 +7,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from etude.adaptation.contract import Attached
 from etude.core.scores import Outputs
@@ -24,7 +30,7 @@ def add_outputs(attached: Attached, outputs: Outputs) -> None:
         ModelError: it is to be a sequence classifier, and transformers has none for this architecture.
     """
     if outputs.at == "leaf":
-        _shell(attached.model, attached.model.config)
+        check_classifier(attached.model.config)
     attached.trainable[f"{NAME}.weight"] = put_outputs(attached.model, len(outputs.labels))
 
 
@@ -75,21 +81,22 @@ def set_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
     config.pad_token_id = tokenizer.pad_token_id
 
 
-def _shell(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """transformers' sequence classifier of a configuration, without weights.
+def check_classifier(config: PreTrainedConfig) -> PreTrainedModel:
+    """transformers' sequence classifier of a causal model's configuration, without weights.
 
     Raises:
-        ModelError: there is none with a head called `score` on the model's own trunk.
+        ModelError: there is none with a head called `score` on the same trunk, so nothing but etude could load the result.
     """
     remedy = "take a base of another family, or for classes `objective.head: false`"
-    try:
-        with torch.device("meta"):
+    with torch.device("meta"):
+        causal = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+        try:
             made = AutoModelForSequenceClassification.from_config(copy.deepcopy(config))
-    except ValueError as problem:
-        raise ModelError(f"transformers has no sequence classifier for {type(model).__name__}", remedy) from problem
+        except ValueError as problem:
+            raise ModelError(f"transformers has no sequence classifier beside {type(causal).__name__}", remedy) from problem
     trunk = getattr(made, made.base_model_prefix, None)
-    if not isinstance(getattr(made, NAME, None), nn.Linear) or type(trunk) is not type(model.base_model):
-        raise ModelError(f"transformers' {type(made).__name__} is not {type(model).__name__} with a linear head called `{NAME}`", remedy)
+    if not isinstance(getattr(made, NAME, None), nn.Linear) or type(trunk) is not type(causal.base_model):
+        raise ModelError(f"transformers' {type(made).__name__} is not {type(causal).__name__} with a linear head called `{NAME}`", remedy)
     return made
 
 
@@ -99,7 +106,7 @@ def _classifier(model: PreTrainedModel, weight: Tensor, outputs: Outputs) -> Pre
     config.id2label = dict(enumerate(outputs.labels))
     config.label2id = {label: i for i, label in enumerate(outputs.labels)}
     config.num_labels = len(outputs.labels)
-    made = _shell(model, config)
+    made = check_classifier(config)
     setattr(made, made.base_model_prefix, model.base_model)
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=getattr(made, NAME).bias is not None)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """A stage before any weights are read: its parent known, its data rendered, what it will be asked chosen, its identity settled."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from etude.adaptation.sequence_classifier import check_classifier
 from etude.compose.artefacts import Known, look_up
 from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, trial_of
+from etude.compose.reward_models import reward_models
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
 from etude.engine.rollouts import rewarded
@@ -53,6 +56,8 @@ class Begun:
     """Of the computation."""
     artefact: str
     identity: str
+    rewarding: dict[str, Known]
+    """Artefacts that reward answers, by the names that the recipe has for them."""
 
 
 def begin(setting: Setting, name: str, parent: str) -> Begun:
@@ -71,6 +76,9 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     known = look_up(parent, setting.store, voice)
     _check_writes(known)
     _check_context(stage, known)
+    rewarding = reward_models(objective, known.outline, setting.store, voice)
+    if not objective.writes:
+        check_classifier(known.outline.config)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
     prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
     for line in prepared.counts.lines():
@@ -82,8 +90,8 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
         text = general_text_of(settings) if objective.writes else None
         trial = trial_of(prepared, text, tokenizer, settings, stage.data.context, objective)
         check(trial, settings)
-    identity = _identity(stage, known, prepared, dtype)
-    return Begun(known, objective, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
+    identity = _identity(stage, known, prepared, dtype, rewarding)
+    return Begun(known, objective, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity, rewarding)
 
 
 def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
@@ -91,11 +99,11 @@ def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
     known = look_up(parent, setting.store, Voice())
     if known.outline.folder != before.known.outline.folder:  # a whole model, with a tokenizer of its own
         return begin(setting, name, parent)
-    identity = _identity(setting.recipe.stages[name], known, before.prepared, before.dtype)
+    identity = _identity(setting.recipe.stages[name], known, before.prepared, before.dtype, before.rewarding)
     return replace(before, known=known, identity=identity)
 
 
-def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype) -> str:
+def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype, rewarding: Mapping[str, Known]) -> str:
     """Without what has its default, so that a key that a later etude adds makes no other stage of this one."""
     section = stage.model_dump(mode="json", exclude_defaults=True)
     section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
@@ -106,6 +114,10 @@ def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype
         section["files"] = [_digest(file) for file in objective.files]
         for reward in section["objective"].get("rewards", ()):
             reward.pop("file", None)
+    if rewarding:  # what they are counts, not what they are called
+        section["artefacts"] = [one.parent.fingerprint for one in rewarding.values()]
+        for reward in section["objective"].get("rewards", ()):
+            reward.pop("artefact", None)
     return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
 
 

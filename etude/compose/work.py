@@ -19,13 +19,14 @@ from etude.compose.begun import Begun, Setting, length
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
+from etude.compose.reward_models import scorers
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course, Hook, Moment, Outcome, fit
 from etude.engine.reference import Reference, StoredReference, switched_off
-from etude.engine.rollouts import Rollouts
+from etude.engine.rollouts import Rollouts, Scorer
 from etude.engine.trackers.contract import Tracking
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
@@ -131,7 +132,13 @@ class Work:
             stop_ids=self.opened.stop_ids,
             seed=self.stage.train.seed,
             say=self.voice.say,
+            scorers=self._scorers() if leads() else {},
         )
+
+    def _scorers(self) -> dict[str, Scorer]:
+        setting = self.setting
+        options = dict(dtype=self.begun.dtype, device=setting.device, row=self.cut.tokens_per_row, voice=self.voice)
+        return scorers(self.begun.rewarding, setting.store, **options)
 
     def _stored_reference(self) -> StoredReference | None:
         """Scores of the parent as it is now, kept beside the run; None where the objective reads none."""

@@ -4,8 +4,9 @@ A step that is taken again, after a kill or a resume, reads what was written and
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from etude.model.generate import generate
 from etude.model.policy import Policy
 from etude.objective.contract import Objective, Sampling
 
+Scorer = Callable[[Sequence[Sequence[int]]], list[float]]
+"""Tokens of prompts with their answers, ends included → what each answer is worth."""
+
 
 class Rollouts:
     """Turns the examples of a step into groups of answers.
@@ -28,6 +32,7 @@ class Rollouts:
     Args:
         folder: where each step's answers are written.
         decode: tokens → text, special tokens left out where `True` is handed over.
+        scorers: the artefacts that rewards read with, by name.
     """
 
     def __init__(
@@ -41,11 +46,12 @@ class Rollouts:
         stop_ids: frozenset[int],
         seed: int,
         say: Callable[[str], None],
+        scorers: Mapping[str, Scorer] = MappingProxyType({}),
     ):
         sampling = rewarded(objective)
         assert sampling is not None, "made only for objectives that sample"
         self.policy, self.objective, self.sampling, self.cut, self.folder = policy, objective, sampling, cut, folder
-        self.decode, self.stop_ids, self.seed, self.say = decode, stop_ids, seed, say
+        self.decode, self.stop_ids, self.seed, self.say, self.scorers = decode, stop_ids, seed, say, scorers
 
     def __call__(self, step: int, examples: Sequence[Example]) -> tuple[list[Example], dict[str, float]]:
         """The step's samples, one example a prompt, and what is to be told of them."""
@@ -101,12 +107,25 @@ class Rollouts:
             written = []
             for answer in answers[i * how.group : (i + 1) * how.group]:
                 text = self.decode(answer.tokens, True)
-                worth = [reward.weight * reward.score(asked, expected, text) for reward in how.rewards]
+                worth = [reward.score(asked, expected, text) if reward.reads_with is None else 0.0 for reward in how.rewards]
                 tokens = [*answer.tokens, *([answer.stop] if answer.stop is not None else [])]
-                written.append({"tokens": tokens, "text": text, "stopped": answer.stopped, "reward": sum(worth), "rewards": worth})
+                written.append({"tokens": tokens, "text": text, "stopped": answer.stopped, "rewards": worth})
             groups.append({"source": one.source, "row": one.row, "prompt": prompt, "answers": written})
+        self._reward(groups)
         self._score(groups, examples)
         return groups
+
+    def _reward(self, groups: list[dict[str, Any]]) -> None:
+        """Ask the artefacts for all answers together, then weigh and add up."""
+        written = [(group["prompt"], answer) for group in groups for answer in group["answers"]]
+        for number, reward in enumerate(self.sampling.rewards):
+            if reward.reads_with is not None:
+                values = self.scorers[reward.reads_with]([[*prompt, *answer["tokens"]] for prompt, answer in written])
+                for (_, answer), value in zip(written, values, strict=True):
+                    answer["rewards"][number] = value
+        for _, answer in written:
+            answer["rewards"] = [one.weight * value for one, value in zip(self.sampling.rewards, answer["rewards"], strict=True)]
+            answer["reward"] = sum(answer["rewards"])
 
     def _score(self, groups: list[dict[str, Any]], examples: Sequence[Example]) -> None:
         """Add each token's log-probability when it was written, by the forward that learns from it."""

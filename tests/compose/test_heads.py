@@ -10,6 +10,7 @@ from small_project import COLOURS, recipe, stage
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import etude
+from etude.engine.rollouts import Rollouts
 from etude.errors import DataError, ModelError, RecipeError
 
 ADAPTATIONS = ["full", "lora", "bitfit", "prompt", "qlora"]
@@ -116,3 +117,28 @@ def test_rows_that_say_no_class_are_refused(base, project, voice, rows, problem)
     file = recipe(project / "c.yaml", base, {"c": sorting(project / "l.jsonl", objective="classify")})
     with pytest.raises(DataError, match=problem):
         etude.run(str(file), voice=voice, project=project)
+
+
+def test_a_reward_model_rewards_answers(base, project, voice):
+    """Its head on the very tokens that were written; another version of it makes another stage, the same one under another name does not."""
+    rewarding = recipe(project / "worth.yaml", base, {"r": stage(project / "pairs.jsonl", objective="reward")}, evaluate=None)
+    etude.run(str(rewarding), voice=voice, project=project)
+    aim = {"kind": "grpo", "group": 3, "max_new_tokens": 4, "rewards": [{"kind": "artefact", "artefact": "worth", "weight": 2}]}
+    file = recipe(project / "led.yaml", base, {"g": stage(project / "answers.jsonl", objective=aim, adapt="lora", steps=2)}, evaluate=None)
+    written = []
+    keep = Rollouts._reward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rollouts, "_reward", lambda self, groups: (keep(self, groups), written.extend(groups)))
+        made = etude.run(str(file), voice=voice, project=project).stages["g"].record
+    assert any("worth@1 rewards answers: a second model in memory" in line for line in voice.lines)
+    model = etude.load("worth", dtype="float32", project=project)
+    asked, answer = written[0]["prompt"], written[0]["answers"][1]
+    assert answer["reward"] == pytest.approx(2 * model._at_the_end(np.asarray([*asked, *answer["tokens"]], np.int32))[0], abs=1e-5)
+    etude.name("worth@1", "judge", project=project)
+    again = ["stages.g.objective.rewards=[{kind: artefact, artefact: worth@judge, weight: 2}]"]
+    assert etude.run(str(file), again, voice=voice, project=project).stages["g"].reused
+    etude.run(str(rewarding), ["stages.r.train.steps=6"], voice=voice, project=project)
+    assert etude.run(str(file), voice=voice, project=project).stages["g"].record.version == made.version + 1
+    odd = ["stages.g.objective.rewards=[{kind: artefact, artefact: led@1}]"]
+    with pytest.raises(ModelError, match="is no reward model"):
+        etude.run(str(file), odd, voice=voice, project=project)

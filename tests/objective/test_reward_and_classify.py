@@ -135,5 +135,5 @@ def test_the_labels_are_those_of_the_rows():
 def test_an_architecture_without_a_classifier_is_refused_before_training():
     sizes = dict(vocab_size=61, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2)
     model = AutoModelForCausalLM.from_config(CohereConfig(**sizes)).requires_grad_(False)
-    with pytest.raises(ModelError, match="no sequence classifier for CohereForCausalLM"):
+    with pytest.raises(ModelError, match="no sequence classifier beside CohereForCausalLM"):
         add_outputs(Lora(rank=2).attach(model, seed=0), Outputs(("reward",), "leaf"))
