@@ -39,6 +39,7 @@ OBJECTIVES = {
     "kto": "etude.objective.kto:KTO",
     "grpo": "etude.objective.grpo:GRPO",
     "rloo": "etude.objective.rloo:RLOO",
+    "ppo": "etude.objective.ppo:PPO",
     "reward": "etude.objective.reward:RewardModel",
     "classify": "etude.objective.classify:Classify",
 }

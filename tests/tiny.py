@@ -165,8 +165,10 @@ def course(
     rollouts = None
     if objective.sampling is not None:
         write = lambda tokens, plain: " ".join(map(str, tokens))
+        off = attached.off if attached.can_switch_off else None
+        where = folder / "rollouts"
         rollouts = Rollouts(
-            policy, objective, cut, folder / "rollouts", decode=write, stop_ids=frozenset({2}), seed=0, say=lambda line: None
+            policy, objective, cut, where, decode=write, stop_ids=frozenset({2}), seed=0, say=lambda line: None, parent=off
         )
     options = Train.model_validate({"examples_per_step": 8, **train}, context={"tables": catalog.TABLES})
     losses: list[float] = []

@@ -151,7 +151,8 @@ def artefact_name(recipe: Recipe, stage: str) -> str:
 def _check_objective(stage: Stage) -> None:
     """Answers yet to be written need rewards, and a parent that is still there: its scores are stored for rows only."""
     objective: Objective = stage.objective
-    if rewarded(objective) is not None and objective.needs_reference and not stage.adapt.keeps_parent:
+    sampling = rewarded(objective)
+    if sampling is not None and (objective.needs_reference or sampling.beside_parent) and not stage.adapt.keeps_parent:
         what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
         raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
 

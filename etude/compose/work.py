@@ -133,6 +133,7 @@ class Work:
             seed=self.stage.train.seed,
             say=self.voice.say,
             scorers=self._scorers() if leads() else {},
+            parent=self.attached.off if self.attached.can_switch_off else None,
         )
 
     def _scorers(self) -> dict[str, Scorer]:

@@ -77,6 +77,12 @@ def described_outputs(folder: Path) -> tuple[str, Outputs] | None:
         raise ModelError(f"{folder / DESCRIPTION} cannot be read: {problem}", "make the artefact again") from problem
 
 
+def only_scores(folder: Path) -> bool:
+    """Whether a folder's head has taken the place of the vocabulary's, so that nothing can be written with it."""
+    found = described_outputs(folder)
+    return found is not None and found[1].at == "leaf"
+
+
 def reload_outputs(model: PreTrainedModel, folder: Path, outputs: Outputs) -> None:
     """Hang the head saved in `folder` on its model, at rest.
 

@@ -36,6 +36,23 @@ class Sampling:
     temperature: float
     top_p: float
     rewards: tuple[Reward, ...]
+    updates: int = 1
+    """Optimizer steps on the answers of one step."""
+    beside_parent: bool = False
+    """Whether the parent's log-probabilities are written down with them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """An answer that the policy wrote, with what was known of it then; arrays of one length, [L] float64."""
+
+    reward: float
+    old: np.ndarray
+    """Each token's log-probability."""
+    value: np.ndarray
+    """What the head expected before each token; 0 where there is none."""
+    parent: np.ndarray | None
+    """Each token's log-probability under the parent, where it was asked for."""
 
 
 NOTHING: Mapping[str, float] = {}
@@ -124,8 +141,12 @@ class Objective(Leaf):
         return ()
 
     def advantages(self, rewards: np.ndarray) -> np.ndarray:
-        """[G] rewards of the answers to one prompt → what each is moved by."""
-        raise NotImplementedError(f"{self.kind} samples no answers")
+        """[G] rewards of the answers to one prompt → what each is moved by; 0 where tokens are moved by what `by_token` says."""
+        return np.zeros(len(rewards))
+
+    def by_token(self, written: Sequence[Written]) -> list[dict[str, np.ndarray]]:
+        """All answers of a step → for each what `loss` must know of its tokens, by name, [L]; see `Forest.member_known`."""
+        return [{} for _ in written]
 
     @abstractmethod
     def weight(self, examples: list[Example]) -> dict[str, float]:

@@ -120,7 +120,7 @@ def test_rows_that_say_no_class_are_refused(base, project, voice, rows, problem)
 
 
 def test_a_reward_model_rewards_answers(base, project, voice):
-    """Its head on the very tokens that were written; another version of it makes another stage, the same one under another name does not."""
+    """Its head on the very tokens that were written; another version of it makes another stage, another name of it does not."""
     rewarding = recipe(project / "worth.yaml", base, {"r": stage(project / "pairs.jsonl", objective="reward")}, evaluate=None)
     etude.run(str(rewarding), voice=voice, project=project)
     aim = {"kind": "grpo", "group": 3, "max_new_tokens": 4, "rewards": [{"kind": "artefact", "artefact": "worth", "weight": 2}]}

@@ -288,7 +288,7 @@ def test_rloo(tmp_path):
 
 @pytest.mark.parametrize(("adaptation", "centring"), [("full", None), ("lora", None), ("lora", 0.2)])
 def test_reward(tmp_path, adaptation, centring):
-    """TRL reads the last token too, which is the one that ends the answer. Its head begins at random and ours at zero, so it is given ours."""
+    """TRL too reads the token that ends an answer. Its head begins at random and ours at zero, so it is given ours."""
     examples = pairs()
     made = fits(tmp_path, RewardModel(centring=centring or 0.0), examples, adaptation)
     weight = outputs_weight(made.attached.model)
