@@ -60,6 +60,13 @@ class Opened:
     """The objective that trained its linear head, and what that says; None where it has none."""
 
 
+def asking(name: str, outputs: tuple[str, Outputs] | None) -> str:
+    """How a user asks a model: by a command, or from Python where it scores and writes nothing."""
+    if outputs is None or outputs[1].at != "leaf":
+        return f"etude chat {name}"
+    return f'etude.load("{name}").{"score(prompt, answer)" if outputs[0] == "reward" else "classify(prompt)"}'
+
+
 def look_up(reference: str, store: Store, voice: Voice) -> Known:
     """Find `name`, `name@version` or anything that `model.outline` takes, and all that it stands on.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from etude import catalog
-from etude.compose.artefacts import Known, look_up, open_model
+from etude.compose.artefacts import Known, asking, look_up, open_model
 from etude.compose.begun import settled
 from etude.compose.general import general_text_of, lost_before
 from etude.compose.judging import Measured, check, divergences, measure, trial_of
@@ -124,7 +124,8 @@ def compare_as(
         _check_head(name, head, objective, last=len(measured) == 1)
         how = dict(stop_ids=side.stop_ids, settings=settings, voice=voice, who=name, by_head=head is not None)
         measured.append(measure(policy, trial, cut=cut, **how))
-    story = _story(known[0].parent.reference, known[1].parent.reference, record, stage, notes, describe(device).name)
+    names = [one.parent.reference for one in known]
+    story = _story(names[0], names[1], record, stage, notes, describe(device).name, known[1].outputs)
     apart = divergences(trial, measured[0], measured[1], cut)
     story = replace(story, grave=tuple(seen), before=lost_before(known[0].parent, store))
     judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)
@@ -178,7 +179,9 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "@._-" else "-" for c in name).strip("-")[-60:]
 
 
-def _story(first: str, second: str, record: Record, stage: Stage, notes: list[str], device: str) -> Story:
+def _story(
+    first: str, second: str, record: Record, stage: Stage, notes: list[str], device: str, outputs: tuple[str, Outputs] | None
+) -> Story:
     return Story(
         parent=first,
         tuned=second,
@@ -189,7 +192,7 @@ def _story(first: str, second: str, record: Record, stage: Stage, notes: list[st
         unit=stage.objective.unit,
         recipe=record.recipe,
         environment=versions_here() | {"device": device, "seed": str(stage.train.seed)},
-        chat=f"etude chat {second}",
+        chat=asking(second, outputs),
         files=f"etude show {second}",
         warnings=tuple(notes),
     )

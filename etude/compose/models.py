@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from etude.compose.artefacts import Opened, look_up, open_model
+from etude.compose.artefacts import Opened, asking, look_up, open_model
 from etude.compose.voice import Voice
 from etude.core.sample import Example, Sample
 from etude.core.scores import Outputs
@@ -34,6 +34,8 @@ class Model:
     """An artefact or a base with its tokenizer; an adapter's parent is one switch away."""
 
     opened: Opened
+    reader: Policy | None = None
+    """What a head at the end of a text is read with, where it has one."""
 
     @property
     def has_parent(self) -> bool:
@@ -130,10 +132,9 @@ class Model:
 
     def _at_the_end(self, tokens: np.ndarray) -> np.ndarray:
         """[outputs] of the head at the last token."""
-        layout = choose_layout(self.opened.model).name
-        policy = Policy(self.opened.model, layout=layout, compute=self.opened.model.dtype)
+        assert self.reader is not None, "it has a head"
         sample = Sample(tokens, np.zeros(len(tokens), np.float32))
-        return leaf_outputs(policy, [Example((sample,), "asked", 1)], Cut(len(tokens), layout=layout))[0]
+        return leaf_outputs(self.reader, [Example((sample,), "asked", 1)], Cut(len(tokens), layout=self.reader.layout))[0]
 
     def _writes(self) -> None:
         """Refuse to write with what has lost its words.
@@ -142,9 +143,9 @@ class Model:
             ModelError: its head scores; the vocabulary's was not trained with it.
         """
         if (found := self.opened.outputs) is not None and found[1].at == "leaf":
-            verb = "score(prompt, answer)" if found[0] == "reward" else "classify(prompt)"
-            what = f"{self.opened.parent.reference} was trained by {found[0]} to score text, and writes none"
-            raise ModelError(what, f'ask it from Python: `etude.load("{self.opened.parent.reference}").{verb}`')
+            name = self.opened.parent.reference
+            what = f"{name} was trained by {found[0]} to score text, and writes none"
+            raise ModelError(what, f"ask it from Python: `{asking(name, found)}`")
 
     def prompt(self, prompt: str | Messages) -> list[int]:
         """The tokens that the model will read, by the same template that training used."""
@@ -181,7 +182,10 @@ def load(name: str | os.PathLike[str], *, dtype: str = "auto", voice: Voice | No
     device = best_device()
     compute, _ = choose_dtype(dtype, device)  # type: ignore[bad-argument-type]
     store, voice = open_store(project), voice or Voice()
-    return Model(open_model(look_up(name, store, voice), store, dtype=compute, device=device, voice=voice))
+    opened, reader = open_model(look_up(name, store, voice), store, dtype=compute, device=device, voice=voice), None
+    if opened.outputs is not None and opened.outputs[1].at == "leaf":
+        reader = Policy(opened.model, layout=choose_layout(opened.model).name, compute=compute)
+    return Model(opened, reader)
 
 
 def chat(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from etude.adaptation.contract import Attached
 from etude.adaptation.sequence_classifier import add_outputs, pad_apart, save_with_outputs, set_padding
 from etude.compose import overlap
-from etude.compose.artefacts import open_model
+from etude.compose.artefacts import asking, open_model
 from etude.compose.begun import Begun, Setting, length
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
@@ -231,7 +231,7 @@ class Work:
             unit=self.begun.objective.unit,
             recipe=self.setting.mapping,
             environment=environment,
-            chat=f"etude chat {self.begun.artefact}" if self.begun.objective.writes else f'etude.load("{self.begun.artefact}").score(…)',
+            chat=asking(self.begun.artefact, None if self.outputs is None else (self.begun.objective.kind, self.outputs)),
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
             grave=tuple(self.seen),

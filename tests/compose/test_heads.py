@@ -1,17 +1,19 @@
 """Reward models and classifiers from recipe to score: trained, judged, published, loaded by name, and loaded by foreign code."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from small_project import COLOURS, recipe, stage
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import etude
+from etude.cli.show_library import print_shown
 from etude.engine.rollouts import Rollouts
-from etude.errors import DataError, ModelError, RecipeError
+from etude.errors import DataError, ModelError, RecipeError, TrainingError
 
 ADAPTATIONS = ["full", "lora", "bitfit", "prompt", "qlora"]
 
@@ -142,3 +144,55 @@ def test_a_reward_model_rewards_answers(base, project, voice):
     odd = ["stages.g.objective.rewards=[{kind: artefact, artefact: led@1}]"]
     with pytest.raises(ModelError, match="is no reward model"):
         etude.run(str(file), odd, voice=voice, project=project)
+
+
+def test_ppo_writes_and_keeps_its_values_beside(base, project, voice):
+    (project / "reward.py").write_text("def reward(prompt, expected, answer):\n    return float('a' in answer)\n")
+    aim = {"kind": "ppo", "group": 2, "updates": 2, "max_new_tokens": 4, "rewards": [{"kind": "python", "file": "reward.py"}]}
+    file = recipe(project / "led.yaml", base, {"p": stage(project / "answers.jsonl", objective=aim, steps=2)})
+    done = etude.run(str(file), voice=voice, project=project).stages["p"]
+    assert done.judgement is not None and (done.folder / "head.safetensors").exists()
+    model = etude.load("led", dtype="float32", project=project)
+    assert model.generate("What colour has thing 3?", max_new_tokens=4) is not None
+    with pytest.raises(ModelError, match="writes text: it cannot `score`"):
+        model.score("What colour has thing 3?", "red")
+    tokens = torch.tensor([model.prompt("What colour has thing 3?")])
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), done.folder).eval()
+    with torch.no_grad():
+        assert plain(input_ids=tokens).logits.shape[-1] > 2
+    on = recipe(project / "on.yaml", base, {"s": stage(project / "answers.jsonl", parent="led")}, evaluate=None)
+    assert etude.run(str(on), voice=voice, project=project).finished, "a policy can be trained further"
+    with pytest.raises(TrainingError, match="how far answers yet to be written are from the parent"):
+        whole = {"p": stage(project / "answers.jsonl", objective=aim, adapt="full")}
+        etude.run(str(recipe(project / "whole.yaml", base, whole)), voice=voice, project=project)
+
+
+def test_show_says_what_the_head_is_for(base, project, voice, capsys):
+    file = recipe(project / "worth.yaml", base, {"r": stage(project / "pairs.jsonl", objective="reward")}, evaluate=None)
+    etude.run(str(file), voice=voice, project=project)
+    print_shown(etude.show("worth", project=project), None, False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "reward (reward), read at the end of a text" in shown
+
+
+def test_padding_is_a_token_that_no_text_ends_in(base, tmp_path, project, voice):
+    """A base whose end of turn pads too, as SmolLM2's does: transformers would read the token before the end."""
+    folder = tmp_path / "ended"
+    shutil.copytree(base, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder)
+    file = recipe(project / "worth.yaml", folder, {"r": stage(project / "pairs.jsonl", objective="reward", adapt="full", steps=8)})
+    done = etude.run(str(file), voice=voice, project=project).stages["r"]
+    assert any("pads in the saved tokenizer" in line for line in voice.lines)
+    saved = AutoTokenizer.from_pretrained(done.folder)
+    model = etude.load("worth", dtype="float32", project=project)
+    plain = AutoModelForSequenceClassification.from_pretrained(done.folder, dtype=torch.float32).eval()
+    assert plain.config.pad_token_id == saved.pad_token_id not in model.opened.stop_ids
+    turns = [[{"role": "user", "content": "Name colour 3"}, {"role": "assistant", "content": said}] for said in ("It is black", "3")]
+    texts = [saved.apply_chat_template(one, tokenize=False).rstrip("\n") for one in turns]
+    batch = saved(texts, add_special_tokens=False, padding=True, return_tensors="pt")
+    assert len({int(n) for n in batch["attention_mask"].sum(1)}) == 2, "one of them is padded"
+    with torch.no_grad():
+        found = plain(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0].tolist()
+    assert found == pytest.approx([model.score("Name colour 3", said) for said in ("It is black", "3")], abs=1e-4)
