@@ -66,6 +66,8 @@ class Measured:
     general_tokens: np.ndarray
     states: list[States]
     """Of each row of general text, to compare distributions with."""
+    by_head: bool = False
+    """Whether it was read by a head of its own."""
 
 
 def trial_of(
@@ -249,7 +251,7 @@ def _scored(policy: Policy, trial: Trial, cut: Cut, voice: Voice, who: str, by_h
             worth = leaf_outputs(policy, scored, cut, lambda tokens: advance(tokens, ""))[:, 0]
         preferred = worth[::2] > worth[1::2]
     answers = _chosen(policy, trial, cut, voice, who, by_head) if trial.choices else []
-    return Measured(nothing, nothing, preferred, answers, nothing, nothing, [])
+    return Measured(nothing, nothing, preferred, answers, nothing, nothing, [], by_head)
 
 
 def _chosen(policy: Policy, trial: Trial, cut: Cut, voice: Voice, who: str, by_head: bool) -> list[Generated]:

@@ -95,7 +95,7 @@ def judged(
         files=story.files,
         metrics_reason=reason,
         general_text=f"{text.sentence}; {len(trial.general):,} passages of it were scored" if text is not None else "",
-        warnings=(*story.warnings, *_of_one_text(trial), *_of_heads(trial)),
+        warnings=(*story.warnings, *_of_one_text(trial), *_of_heads(trial, parent)),
     )
     unit, held_out = units(trial.held_out), None
     if not trial.by_head:
@@ -134,9 +134,9 @@ def _of_one_text(trial: Trial) -> list[str]:
     return [said]
 
 
-def _of_heads(trial: Trial) -> list[str]:
-    """What the parent's figures are where it has no head."""
-    if not trial.by_head:
+def _of_heads(trial: Trial, parent: Measured) -> list[str]:
+    """What the parent's figures are where it has no head and its child has."""
+    if parent.by_head or not trial.by_head:
         return []
     if trial.choices:
         return ["The parent has no head: its labels are those whose words it finds likeliest. What only tells labels writes no text."]

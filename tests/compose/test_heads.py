@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from small_project import COLOURS, recipe, stage
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -196,3 +197,20 @@ def test_padding_is_a_token_that_no_text_ends_in(base, tmp_path, project, voice)
     with torch.no_grad():
         found = plain(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0].tolist()
     assert found == pytest.approx([model.score("Name colour 3", said) for said in ("It is black", "3")], abs=1e-4)
+
+
+def test_two_reward_models_are_compared_pair_by_pair(base, project, voice):
+    """On a base whose embedding is not its head: what only scores has none, and is loaded all the same."""
+    AutoModelForCausalLM.from_pretrained(base, tie_word_embeddings=False).save_pretrained(project / "untied")
+    AutoTokenizer.from_pretrained(base).save_pretrained(project / "untied")
+    file = recipe(project / "worth.yaml", project / "untied", {"r": stage(project / "pairs.jsonl", objective="reward", adapt="full")})
+    for steps in (4, 8):
+        done = etude.run(str(file), [f"stages.r.train.steps={steps}"], voice=voice, project=project).stages["r"]
+    with safe_open(done.folder / "model.safetensors", framework="pt") as tensors:
+        assert "lm_head.weight" not in tensors.keys() and "score.weight" in tensors.keys()  # noqa: SIM118 (no mapping)
+    assert np.isfinite(etude.load("worth", project=project).score("Name colour 3", "It is black"))
+    judgement = etude.compare("worth@1", "worth@2", project=project).judgement
+    assert [axis.name for axis in judgement.axes] == ["chosen answer worth more"]
+    assert not any("chance" in line for line in judgement.warnings)
+    with pytest.raises(ModelError, match="has no head that scores"):
+        etude.compare("worth@1", str(project / "untied"), project=project)
