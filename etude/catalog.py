@@ -39,11 +39,15 @@ OBJECTIVES = {
     "kto": "etude.objective.kto:KTO",
     "grpo": "etude.objective.grpo:GRPO",
     "rloo": "etude.objective.rloo:RLOO",
+    "ppo": "etude.objective.ppo:PPO",
+    "reward": "etude.objective.reward:RewardModel",
+    "classify": "etude.objective.classify:Classify",
 }
 
 REWARDS = {
     "metric": "etude.objective.rewards.by_metric:ByMetric",
     "python": "etude.objective.rewards.by_function:ByFunction",
+    "artefact": "etude.objective.rewards.by_artefact:ByArtefact",
 }
 
 # In the order in which a file's columns are tried.
@@ -54,6 +58,7 @@ FORMATS = {
     "kto": "etude.data.formats.kto:KTO",
     "alpaca": "etude.data.formats.alpaca:Alpaca",
     "prompt-completion": "etude.data.formats.prompt_completion:PromptCompletion",
+    "labelled": "etude.data.formats.labelled:Labelled",
     "text": "etude.data.formats.text:Text",
 }
 

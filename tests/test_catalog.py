@@ -56,19 +56,19 @@ WEAK = {"parameters": 0.95, "prompt": 0.95, "p-tuning": 0.95, "ia3": 0.95, "vera
 RATES = {"full": 3e-3, "last_layers": 1e-2, "parameters": 3e-2, "lora+": 4e-3, "vera": 5e-2, "ia3": 1e-1, "prefix": 1e-1, "prompt": 1e-1}
 RATES |= {"p-tuning": 1e-2, "bitfit": 3e-2, "embeddings": 1e-1}
 WALK = {(adaptation, objective) for adaptation in catalog.ADAPTATIONS for objective in ("next-token", "dpo")}
-SAMPLING = {"grpo", "rloo"}
-"""They raise a reward: tests/objective/test_grpo.py."""
+SAMPLING = {"grpo", "rloo", "ppo"}
+"""They raise a reward: tests/objective/test_grpo.py and test_ppo.py."""
 WALK |= {(adaptation, objective) for adaptation in ("full", "lora") for objective in catalog.OBJECTIVES.keys() - SAMPLING}
 
 
 @pytest.mark.parametrize(("adaptation", "objective"), sorted(WALK))
 def test_eight_rows_are_learnt(tmp_path, adaptation, objective):
-    aim = catalog.find("objective", objective)()
+    aim, examples = tiny.task(catalog.find("objective", objective)(), ROWS)
     made = tiny.course(
         tmp_path,
         catalog.find("adaptation", adaptation)(),
         aim,
-        examples=tiny.some_examples(aim, ROWS),
+        examples=examples,
         steps=40,
         examples_per_step=ROWS,
         learning_rate=RATES.get(adaptation, 2e-2),

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from etude import catalog
 from etude.adaptation.contract import Adaptation, Attached
+from etude.adaptation.sequence_classifier import add_outputs
 from etude.core.sample import Example, Sample
 from etude.data.order import Order
 from etude.data.rows import Cut
@@ -58,7 +59,18 @@ def examples_of(samples: Sequence[Sample]) -> list[Example]:
 
 def some_examples(objective: Objective, count: int, *, seed: int = 0, shared: int = 20, vocabulary: int = VOCABULARY) -> list[Example]:
     """Random rows as an objective wants them: a beginning that all share, a body, an answer; pairs begin their answers alike, rated
-    answers are liked and disliked in turn."""
+    answers are liked and disliked in turn, labels are three."""
+    return task(objective, count, seed=seed, shared=shared, vocabulary=vocabulary)[1]
+
+
+LABELS = [[5, 6, 2], [5, 7, 8, 2], [9, 2]]
+"""Answers that are labels; two of them begin alike."""
+
+
+def task(
+    objective: Objective, count: int, *, seed: int = 0, shared: int = 20, vocabulary: int = VOCABULARY
+) -> tuple[Objective, list[Example]]:
+    """The same, and the objective as it is for these rows."""
     draw = np.random.default_rng(seed)
     beginning = draw.integers(3, vocabulary, shared)
     examples = []
@@ -69,9 +81,12 @@ def some_examples(objective: Objective, count: int, *, seed: int = 0, shared: in
         if roles == ("desirable", "undesirable"):
             roles = (roles[row % 2],)
         paths = [np.concatenate([body, answer, draw.integers(3, vocabulary, 3 + (row + i) % 4)]) for i in range(len(roles))]
+        if objective.kind == "classify":
+            paths = [np.concatenate([body, LABELS[row % 3]])]
         weights = [(np.arange(len(path)) >= len(body)).astype(np.float32) for path in paths]
         examples.append(Example(tuple(sample(p, w, r) for p, w, r in zip(paths, weights, roles, strict=True)), "made", row))
-    return objective.arrange(examples)
+    objective = objective.settle(examples, [], lambda tokens: " ".join(map(str, tokens)), lambda line: None)
+    return objective, objective.arrange(examples)
 
 
 class Kept(torch.optim.Optimizer):
@@ -137,6 +152,8 @@ def course(
     model = model if model is not None else llama()
     model.requires_grad_(False)
     attached = adaptation.attach(model, seed=1)
+    if objective.outputs is not None:
+        add_outputs(attached, objective.outputs)
     cut = cut or Cut(4096)
     policy = Policy(model, layout=cut.layout, compute=compute)
     examples = list(examples) if examples is not None else some_examples(objective, 32)
@@ -148,8 +165,10 @@ def course(
     rollouts = None
     if objective.sampling is not None:
         write = lambda tokens, plain: " ".join(map(str, tokens))
+        off = attached.off if attached.can_switch_off else None
+        where = folder / "rollouts"
         rollouts = Rollouts(
-            policy, objective, cut, folder / "rollouts", decode=write, stop_ids=frozenset({2}), seed=0, say=lambda line: None
+            policy, objective, cut, where, decode=write, stop_ids=frozenset({2}), seed=0, say=lambda line: None, parent=off
         )
     options = Train.model_validate({"examples_per_step": 8, **train}, context={"tables": catalog.TABLES})
     losses: list[float] = []

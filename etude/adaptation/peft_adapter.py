@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from etude.adaptation.contract import Adaptation, Attached
 from etude.adaptation.lora_layer import LoraLinear, PlainLinear
 from etude.errors import ModelError
+from etude.model.outputs import NAME
 
 
 class PeftAttached(Attached):
@@ -68,9 +69,17 @@ class PeftAdaptation(Adaptation):
 
     @classmethod
     def reload(cls, model: PreTrainedModel, folder: Path) -> Attached:
-        config = PeftConfig.from_pretrained(str(folder))
+        config = saved_config(folder)
         config.inference_mode = False
         return put_back(attach_config(model, config), folder)
+
+
+def saved_config(folder: Path) -> Any:
+    """peft's options as saved, for the causal model that etude keeps every adapter on: a sequence classifier's head is put on apart."""
+    config: Any = PeftConfig.from_pretrained(str(folder))
+    if config.task_type == "SEQ_CLS":
+        config.task_type, config.modules_to_save = "CAUSAL_LM", None
+    return config
 
 
 def put_back(attached: PeftAttached, folder: Path) -> PeftAttached:
@@ -80,7 +89,9 @@ def put_back(attached: PeftAttached, folder: Path) -> PeftAttached:
         ModelError: it is for another model.
     """
     try:
-        outcome = set_peft_model_state_dict(attached.wrapper, load_file(folder / "adapter_model.safetensors"))
+        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors.pop(f"base_model.model.{NAME}.weight", None)  # a sequence classifier's head, which is put on apart
+        outcome = set_peft_model_state_dict(attached.wrapper, tensors)
     except (KeyError, RuntimeError, SafetensorError) as problem:
         raise misfit(folder, str(problem).splitlines()[0]) from problem
     learnt = {f"base_model.model.{name}" for name in attached.trainable}

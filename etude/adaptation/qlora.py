@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from etude.adaptation.lora import QUANTISED, Lora
 from etude.adaptation.lora_layer import LoraLinear
-from etude.adaptation.peft_adapter import LAYERS, PeftAttached, attach_config, put_back
+from etude.adaptation.peft_adapter import LAYERS, PeftAttached, attach_config, put_back, saved_config
 from etude.model.quantised import Quantised, dense, dequantise, library, plain, quantise
 
 
@@ -30,7 +30,7 @@ class QLora(Lora):
 
     @classmethod
     def reload(cls, model: PreTrainedModel, folder: Path) -> "QLoraAttached":
-        config = LoraConfig.from_pretrained(str(folder))
+        config = saved_config(folder)
         assert isinstance(config, LoraConfig), "only a LoRA is trained on a base in four bits"
         config.inference_mode = False
         attached = attach_quantised(model, config)

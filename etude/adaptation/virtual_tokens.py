@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from peft.config import PromptLearningConfig
 from pydantic import PositiveInt
 from safetensors.torch import load_file
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from etude.adaptation.contract import Attached
-from etude.adaptation.peft_adapter import PeftAdaptation, misfit
+from etude.adaptation.peft_adapter import PeftAdaptation, misfit, saved_config
 from etude.errors import ModelError
 from etude.model.cache import why_not_shared
 from etude.model.virtual import VirtualTokens, put_on
@@ -59,7 +59,7 @@ class VirtualAdaptation(PeftAdaptation):
 
     @classmethod
     def reload(cls, model: PreTrainedModel, folder: Path) -> Attached:
-        config = PeftConfig.from_pretrained(str(folder))
+        config = saved_config(folder)
         assert isinstance(config, PromptLearningConfig), "peft's type says so"
         config.inference_mode = True  # what is saved is what their encoder gave, without the encoder
         attached = attach_virtual(model, config)

@@ -53,6 +53,7 @@ def print_shown(shown: Shown, problems: list[str] | None, as_json: bool) -> None
     facts = {
         "kind": f"{record.kind}, by stage {record.stage}",
         "from": record.parent.reference if record.parent else "nothing",
+        "head": _head(shown),
         "aliases": ", ".join(shown.aliases),
         "folder": where(shown.folder),
         "report": where(report) if report.exists() else "",
@@ -110,6 +111,16 @@ def print_cleaned(cleaned: Cleaned, yes: bool, as_json: bool) -> None:
     if cleaned.unfinished:
         kept = f"{counted(len(cleaned.unfinished), 'unfinished run')} ({memory(sum(run.bytes for run in cleaned.unfinished))})"
         typer.echo(f"{kept} can be gone on with and so stay; `etude clean --runs` shows them")
+
+
+def _head(shown: Shown) -> str:
+    """What a head beside or instead of the vocabulary's says; empty where there is none."""
+    if not (file := shown.folder / "head.json").exists():
+        return ""
+    head = json.loads(file.read_text(encoding="utf-8"))
+    labels = ", ".join(head["labels"][:5]) + (", …" if len(head["labels"]) > 5 else "")
+    where_read = "at the end of a text; it scores and writes nothing" if head["at"] == "leaf" else "before every token"
+    return f"{head['kind']} ({labels}), read {where_read}"
 
 
 def _tree(shown: Shown) -> Tree:

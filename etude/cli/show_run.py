@@ -10,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from etude.cli.words import counted, short, where
+from etude.compose.artefacts import asking
 from etude.compose.recipes import Forecast, RunResult
 from etude.compose.stages import Finished
 from etude.evaluation.judgement import Judgement
 from etude.evaluation.table import terminal_table
+from etude.model.outputs import described_outputs
 
 
 def print_result(result: RunResult, as_json: bool) -> None:
@@ -38,7 +40,9 @@ def _print_stage(console: Console, done: Finished) -> None:
     if done.judgement is not None:
         print_judgement(console, done.judgement)
     console.print()
-    lines = [("talk with it", f"etude chat {name}"), ("look closer", f"etude show {name}"), ("files", where(done.folder))]
+    asked = asking(name, described_outputs(done.folder))
+    verb = "talk with it" if asked.startswith("etude chat") else "score with it"
+    lines = [(verb, asked), ("look closer", f"etude show {name}"), ("files", where(done.folder))]
     if done.report is not None:
         lines.insert(0, ("report", where(done.report)))
     for what, place in lines:

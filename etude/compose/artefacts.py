@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from etude.adaptation.contract import Attached
 from etude.adaptation.reload import is_adapter, reattach
 from etude.compose.voice import Voice
+from etude.core.scores import Outputs
 from etude.errors import LineageError, ModelError
 from etude.lineage.fingerprint import fingerprint_folder
 from etude.lineage.record import Parent, Record
@@ -17,6 +18,7 @@ from etude.lineage.store import Store
 from etude.model import attention
 from etude.model.load import load
 from etude.model.outline import Outline, outline
+from etude.model.outputs import described_outputs, reload_outputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,16 @@ class Known:
     base: str
     """Fingerprint of the base at the root."""
 
+    @property
+    def folder(self) -> Path:
+        """Its own: the uppermost adapter's, or the whole model's."""
+        return self.adapters[-1] if self.adapters else self.outline.folder
+
+    @property
+    def outputs(self) -> tuple[str, Outputs] | None:
+        """The objective that trained its linear head, and what that says; None where it has none."""
+        return described_outputs(self.folder)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
@@ -44,6 +56,15 @@ class Opened:
     """What a child's record says it came from."""
     attached: Attached | None
     """The artefact's adapter, where it is one; can be switched off."""
+    outputs: tuple[str, Outputs] | None = None
+    """The objective that trained its linear head, and what that says; None where it has none."""
+
+
+def asking(name: str, outputs: tuple[str, Outputs] | None) -> str:
+    """How a user asks a model: by a command, or from Python where it scores and writes nothing."""
+    if outputs is None or outputs[1].at != "leaf":
+        return f"etude chat {name}"
+    return f'etude.load("{name}").{"score(prompt, answer)" if outputs[0] == "reward" else "classify(prompt)"}'
 
 
 def look_up(reference: str, store: Store, voice: Voice) -> Known:
@@ -109,7 +130,10 @@ def open_model(known: Known, store: Store, *, dtype: torch.dtype, device: torch.
     if melted:
         _convert(model, dtype)
     attached = reattach(model, on_top) if on_top is not None else None
-    return Opened(model.eval(), loaded.tokenizer, loaded.stop_ids, known.parent, attached)
+    outputs = known.outputs if not merge else None
+    if outputs is not None:
+        reload_outputs(model, known.folder, outputs[1])
+    return Opened(model.eval(), loaded.tokenizer, loaded.stop_ids, known.parent, attached, outputs)
 
 
 def _convert(model: PreTrainedModel, dtype: torch.dtype) -> None:

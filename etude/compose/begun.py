@@ -1,15 +1,19 @@
 """A stage before any weights are read: its parent known, its data rendered, what it will be asked chosen, its identity settled."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from etude.adaptation.sequence_classifier import check_classifier
 from etude.compose.artefacts import Known, look_up
 from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, trial_of
+from etude.compose.reward_models import reward_models
 from etude.compose.voice import Voice
 from etude.data.prepare import Prepared, prepare
 from etude.engine.rollouts import rewarded
@@ -41,6 +45,8 @@ class Begun:
 
     known: Known
     """Its parent."""
+    objective: Objective
+    """As it is for these rows."""
     prepared: Prepared
     text: GeneralText | None
     """None where nothing is to be kept, or nothing judged."""
@@ -50,6 +56,8 @@ class Begun:
     """Of the computation."""
     artefact: str
     identity: str
+    rewarding: dict[str, Known]
+    """Artefacts that reward answers, by the names that the recipe has for them."""
 
 
 def begin(setting: Setting, name: str, parent: str) -> Begun:
@@ -66,19 +74,24 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     for tracker in stage.train.trackers:
         tracker.library()
     known = look_up(parent, setting.store, voice)
+    _check_writes(known)
     _check_context(stage, known)
+    rewarding = reward_models(objective, known.outline, setting.store, voice)
+    if not objective.writes:
+        check_classifier(known.outline.config)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
     prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
-    prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
     for line in prepared.counts.lines():
         voice.say(line)
+    objective = settled(objective, prepared, tokenizer, voice)
+    prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
     text, trial = None, None
     if settings is not None:
-        text = general_text_of(settings)
-        trial = trial_of(prepared, text, tokenizer, settings, stage.data.context)
+        text = general_text_of(settings) if objective.writes else None
+        trial = trial_of(prepared, text, tokenizer, settings, stage.data.context, objective)
         check(trial, settings)
-    identity = _identity(stage, known, prepared, dtype)
-    return Begun(known, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
+    identity = _identity(stage, known, prepared, dtype, rewarding)
+    return Begun(known, objective, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity, rewarding)
 
 
 def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
@@ -86,11 +99,11 @@ def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
     known = look_up(parent, setting.store, Voice())
     if known.outline.folder != before.known.outline.folder:  # a whole model, with a tokenizer of its own
         return begin(setting, name, parent)
-    identity = _identity(setting.recipe.stages[name], known, before.prepared, before.dtype)
+    identity = _identity(setting.recipe.stages[name], known, before.prepared, before.dtype, before.rewarding)
     return replace(before, known=known, identity=identity)
 
 
-def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype) -> str:
+def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype, rewarding: Mapping[str, Known]) -> str:
     """Without what has its default, so that a key that a later etude adds makes no other stage of this one."""
     section = stage.model_dump(mode="json", exclude_defaults=True)
     section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
@@ -101,7 +114,18 @@ def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype
         section["files"] = [_digest(file) for file in objective.files]
         for reward in section["objective"].get("rewards", ()):
             reward.pop("file", None)
+    if rewarding:  # what they are counts, not what they are called
+        section["artefacts"] = [one.parent.fingerprint for one in rewarding.values()]
+        for reward in section["objective"].get("rewards", ()):
+            reward.pop("artefact", None)
     return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
+
+
+def settled(objective: Objective, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, voice: Voice) -> Objective:
+    """The objective as it is for the rows of a stage."""
+    train = [example for _, examples in prepared.train for example in examples]
+    decode = lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+    return objective.settle(train, prepared.held_out, decode, voice.say)
 
 
 def _digest(file: str) -> str:
@@ -127,9 +151,17 @@ def artefact_name(recipe: Recipe, stage: str) -> str:
 def _check_objective(stage: Stage) -> None:
     """Answers yet to be written need rewards, and a parent that is still there: its scores are stored for rows only."""
     objective: Objective = stage.objective
-    if rewarded(objective) is not None and objective.needs_reference and not stage.adapt.keeps_parent:
+    sampling = rewarded(objective)
+    if sampling is not None and (objective.needs_reference or sampling.beside_parent) and not stage.adapt.keeps_parent:
         what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
         raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
+
+
+def _check_writes(known: Known) -> None:
+    """What only scores has lost the head that every other stage begins with."""
+    if known.outputs is not None and known.outputs[1].at == "leaf":
+        what = f"{known.parent.reference} scores text ({known.outputs[0]}) and writes none, so nothing can stand on it"
+        raise ModelError(what, "begin at its own parent")
 
 
 def _check_context(stage: Stage, known: Known) -> None:

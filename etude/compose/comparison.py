@@ -6,12 +6,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from etude import catalog
-from etude.compose.artefacts import Known, look_up, open_model
+from etude.compose.artefacts import Known, asking, look_up, open_model
+from etude.compose.begun import settled
 from etude.compose.general import general_text_of, lost_before
 from etude.compose.judging import Measured, check, divergences, measure, trial_of
 from etude.compose.overlap import overlaps
 from etude.compose.verdict import Story, judged, write
 from etude.compose.voice import Voice
+from etude.core.scores import Outputs
 from etude.data.prepare import prepare
 from etude.data.rows import Cut
 from etude.errors import LineageError, ModelError
@@ -24,6 +26,7 @@ from etude.lineage.surroundings import versions_here
 from etude.model.device import best_device, choose_dtype, describe, use_threads
 from etude.model.policy import Policy
 from etude.model.probe import choose_layout
+from etude.objective.contract import Objective
 from etude.recipe.schema import Evaluate, Recipe, Stage
 
 
@@ -101,7 +104,8 @@ def compare_as(
     if prepared.fingerprint != record.fingerprints.data:
         notes.append(f"the data has changed since {record.reference} was trained: rows held out now may have been trained on then")
         voice.say(notes[0])
-    trial = trial_of(prepared, text, reader.tokenizer, settings, stage.data.context)
+    objective = settled(stage.objective, prepared, reader.tokenizer, voice)
+    trial = trial_of(prepared, text if objective.writes else None, reader.tokenizer, settings, stage.data.context, objective)
     check(trial, settings)
     seen = list(dict.fromkeys(line for one in known for line in overlaps(trial, prepared, one.parent, store)))
     for line in seen:
@@ -116,8 +120,12 @@ def compare_as(
             raise ModelError(f"{first} runs as {layouts[0]}, {second} as {layouts[1]}", "compare models of one architecture")
         cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layouts[0])
         policy = Policy(side.model, layout=layouts[0], compute=dtype)
-        measured.append(measure(policy, trial, cut=cut, stop_ids=side.stop_ids, settings=settings, voice=voice, who=name))
-    story = _story(known[0].parent.reference, known[1].parent.reference, record, stage, notes, describe(device).name)
+        head = side.outputs[1] if side.outputs is not None and side.outputs[1].at == "leaf" else None
+        _check_head(name, head, objective, last=len(measured) == 1)
+        how = dict(stop_ids=side.stop_ids, settings=settings, voice=voice, who=name, by_head=head is not None)
+        measured.append(measure(policy, trial, cut=cut, **how))
+    names = [one.parent.reference for one in known]
+    story = _story(names[0], names[1], record, stage, notes, describe(device).name, known[1].outputs)
     apart = divergences(trial, measured[0], measured[1], cut)
     story = replace(story, grave=tuple(seen), before=lost_before(known[0].parent, store))
     judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)
@@ -125,6 +133,18 @@ def compare_as(
     folder.mkdir(parents=True, exist_ok=True)
     write(judgement, folder)
     return Compared(judgement, folder / "report.html", [*seen, *notes])
+
+
+def _check_head(name: str, head: Outputs | None, objective: Objective, *, last: bool) -> None:
+    """What scores is compared with what scores the same; only the first may be without a head, as a parent is.
+
+    Raises:
+        ModelError: it cannot be.
+    """
+    if head is not None and head != objective.outputs:
+        raise ModelError(f"{name} scores {', '.join(head.labels[:5])}, which these rows do not ask for", "compare what scores the same")
+    if head is None and last and not objective.writes:
+        raise ModelError(f"{name} has no head that scores", "name it first: it is then what the other is compared with")
 
 
 def read_judgement(folder: Path) -> Judgement | None:
@@ -159,7 +179,9 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "@._-" else "-" for c in name).strip("-")[-60:]
 
 
-def _story(first: str, second: str, record: Record, stage: Stage, notes: list[str], device: str) -> Story:
+def _story(
+    first: str, second: str, record: Record, stage: Stage, notes: list[str], device: str, outputs: tuple[str, Outputs] | None
+) -> Story:
     return Story(
         parent=first,
         tuned=second,
@@ -170,7 +192,7 @@ def _story(first: str, second: str, record: Record, stage: Stage, notes: list[st
         unit=stage.objective.unit,
         recipe=record.recipe,
         environment=versions_here() | {"device": device, "seed": str(stage.train.seed)},
-        chat=f"etude chat {second}",
+        chat=asking(second, outputs),
         files=f"etude show {second}",
         warnings=tuple(notes),
     )

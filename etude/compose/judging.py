@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,7 +15,7 @@ from etude.core.sample import Example, Sample
 from etude.data.prepare import Prepared
 from etude.data.records import Question
 from etude.data.rows import Cut, rows_of
-from etude.engine.score import likelihoods
+from etude.engine.score import leaf_outputs, likelihoods
 from etude.errors import DataError
 from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import check_expected
@@ -23,6 +23,7 @@ from etude.evaluation.preference import CHOSEN, REJECTED, UNDESIRABLE
 from etude.model.divergence import States, divergence
 from etude.model.generate import Generated, generate
 from etude.model.policy import Policy
+from etude.objective.contract import Objective
 from etude.recipe.schema import Evaluate
 
 FEWEST = 2
@@ -41,6 +42,12 @@ class Trial:
     general: Sequence[Example]
     general_bytes: np.ndarray
     """[passages] UTF-8 bytes of what is scored."""
+    choices: Mapping[str, tuple[int, ...]]
+    """Labels with the tokens of their words, where each question is answered by one of them; empty where answers are written."""
+    usual: str
+    """The label that most training rows have."""
+    by_head: bool
+    """Whether the tuned model reads a head of its own, and so writes nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,12 +66,21 @@ class Measured:
     general_tokens: np.ndarray
     states: list[States]
     """Of each row of general text, to compare distributions with."""
+    by_head: bool = False
+    """Whether it was read by a head of its own."""
 
 
-def trial_of(prepared: Prepared, text: GeneralText | None, tokenizer: PreTrainedTokenizerBase, settings: Evaluate, context: int) -> Trial:
+def trial_of(
+    prepared: Prepared,
+    text: GeneralText | None,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Evaluate,
+    context: int,
+    objective: Objective,
+) -> Trial:
     """Choose what is asked: the first rows held out, which stand in the order of the draw, and as much general text as the settings say."""
     passages, sizes = [], []
-    left = settings.keep.tokens if settings.keep is not None else 0
+    left = settings.keep.tokens if settings.keep is not None and objective.writes else 0
     for number, passage in enumerate(text.passages if text is not None else ()):
         if left < 2:
             break
@@ -79,11 +95,12 @@ def trial_of(prepared: Prepared, text: GeneralText | None, tokenizer: PreTrained
     held_out = held_out_of(prepared, settings.rows)
     disliked = _disliked(prepared)
     questions = [question for question in prepared.questions if (question.source, question.row) not in disliked]
-    asked = questions[: settings.rows] if settings.generate else []
+    asked = questions[: settings.rows] if (settings.generate and objective.writes) or objective.choices else []
     rejected = [one for example in held_out if (one := _only(REJECTED, example)).samples]
     if rejected:
         held_out = [_only(CHOSEN, example) for example in held_out]
-    return Trial(held_out, rejected, asked, passages, np.asarray(sizes))
+    sizes, by_head = np.asarray(sizes), not objective.writes
+    return Trial(held_out, rejected, asked, passages, sizes, objective.choices, objective.usual_choice, by_head)
 
 
 def held_out_of(prepared: Prepared, count: int) -> list[Example]:
@@ -96,9 +113,17 @@ def _disliked(prepared: Prepared) -> set[tuple[str, int]]:
     return {(one.source, one.row) for one in prepared.held_out if one.samples[0].role == UNDESIRABLE}
 
 
-def glance(policy: Policy, held_out: Sequence[Example], cut: Cut) -> dict[str, float]:
-    """A look at held-out rows along the way: the loss; of rated answers that of the liked ones; of pairs the share preferred."""
+def glance(policy: Policy, held_out: Sequence[Example], cut: Cut, objective: Objective) -> dict[str, float]:
+    """A look at held-out rows along the way: the loss; of rated answers that of the liked ones; of pairs the share preferred; of labels
+    that a head tells the share that is right."""
     role = held_out[0].samples[0].role
+    if not objective.writes and objective.choices:
+        prompts = objective.arrange(held_out)
+        found = leaf_outputs(policy, prompts, cut).argmax(-1)
+        return {"held_out_accuracy": float(np.mean(found == [one.samples[0].value for one in prompts]))}
+    if not objective.writes:
+        worth = leaf_outputs(policy, [_only(side, one) for one in held_out for side in (CHOSEN, REJECTED)], cut)[:, 0]
+        return {"held_out_preferred": float((worth[::2] > worth[1::2]).mean())}
     if role in (CHOSEN, REJECTED):
         loss = likelihoods(policy, [_only(side, one) for one in held_out for side in (CHOSEN, REJECTED)], cut).negative_log_likelihood
         return {"held_out_preferred": float((loss[::2] < loss[1::2]).mean())}
@@ -146,7 +171,7 @@ def check(trial: Trial, settings: Evaluate) -> None:
         if len(rows) < FEWEST and (rows or not what):
             few = f"{len(rows)} {'row is' if len(rows) == 1 else 'rows are'} held out{what}: no difference can be told from fewer than two"
             raise DataError(few, f"hold out more (`data.held_out`, `evaluate.rows`), {unjudged}")
-    if settings.keep is not None and len(trial.general) < FEWEST:
+    if settings.keep is not None and len(trial.general) < FEWEST and not trial.by_head:
         few = f"evaluate.keep: {settings.keep.tokens} tokens of general text are one passage: no difference can be told from fewer than two"
         raise DataError(few, "score more (`evaluate.keep.tokens`), or leave it unmeasured (`evaluate.keep: null`)")
     places = [f"{question.source}:{question.row}" for question in trial.questions]
@@ -164,13 +189,18 @@ def measure(
     who: str,
     within: Callable[[], AbstractContextManager] = nullcontext,
     will_change: bool = False,
+    by_head: bool = False,
 ) -> Measured:
     """Score and ask one model.
 
     Args:
         within: entered around everything, for a parent that is its child with the adapters off.
         will_change: the model itself is about to be trained, so its head is copied for later comparison.
+        by_head: whether this model reads a head of its own, where the trial is of such.
     """
+    if trial.by_head:
+        with within():
+            return _scored(policy, trial, cut, voice, who, by_head)
     # Distributions are compared later, when adapters are on again: then an adapted head must be read without its own.
     head = copy.deepcopy(policy.head) if will_change else policy.head
     if within is not nullcontext:
@@ -185,7 +215,9 @@ def measure(
             general = likelihoods(policy, trial.general, cut, report) if trial.general else None
         states = [States.of(policy, row.to(policy.device), head) for row in rows_of(trial.general, cut)] if trial.general else []
         answers: list[Generated] = []
-        if trial.questions:
+        if trial.choices:
+            answers = _chosen(policy, trial, cut, voice, who, by_head=False)
+        elif trial.questions:
             with voice.bar(f"answers of {who}", len(trial.questions), "answers") as advance:
                 done = 0
 
@@ -208,6 +240,38 @@ def measure(
         general.weight if general is not None else np.zeros(0),
         states,
     )
+
+
+def _scored(policy: Policy, trial: Trial, cut: Cut, voice: Voice, who: str, by_head: bool) -> Measured:
+    """Pairs or labels by a head. A model without one likes neither answer better, and says labels by the likelihood of their words."""
+    nothing, preferred = np.zeros(0), None
+    if trial.rejected and by_head:
+        scored = [one for pair in zip(trial.held_out, trial.rejected, strict=True) for one in pair]
+        with voice.bar(f"scoring {who}", sum(len(one.samples[0]) for one in scored), "tokens") as advance:
+            worth = leaf_outputs(policy, scored, cut, lambda tokens: advance(tokens, ""))[:, 0]
+        preferred = worth[::2] > worth[1::2]
+    answers = _chosen(policy, trial, cut, voice, who, by_head) if trial.choices else []
+    return Measured(nothing, nothing, preferred, answers, nothing, nothing, [], by_head)
+
+
+def _chosen(policy: Policy, trial: Trial, cut: Cut, voice: Voice, who: str, by_head: bool) -> list[Generated]:
+    """One of the labels for each question: the head's, or the one whose words are likeliest behind the prompt, which is computed once."""
+    words = [np.asarray(tokens, np.int32) for tokens in trial.choices.values()]
+    prompts = [Example((Sample(one.tokens, np.zeros(len(one.tokens), np.float32)),), one.source, one.row) for one in trial.questions]
+    scored = prompts if by_head else [_followed(one, word) for one in prompts for word in words]
+    with voice.bar(f"labels by {who}", sum(len(one.samples[0]) for one in scored), "tokens") as advance:
+        report = lambda tokens: advance(tokens, "")
+        if by_head:
+            found = leaf_outputs(policy, scored, cut, report).argmax(-1)
+        else:
+            found = likelihoods(policy, scored, cut, report).negative_log_likelihood.reshape(-1, len(words)).argmin(-1)
+    return [Generated(words[i][:-1].tolist(), int(words[i][-1])) for i in found.tolist()]
+
+
+def _followed(prompt: Example, word: np.ndarray) -> Example:
+    asked = prompt.samples[0].tokens
+    weight = (np.arange(len(asked) + len(word)) >= len(asked)).astype(np.float32)
+    return Example((Sample(np.concatenate([asked, word]), weight),), prompt.source, prompt.row)
 
 
 def divergences(trial: Trial, parent: Measured, tuned: Measured, cut: Cut) -> np.ndarray:

@@ -7,12 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.compose.artefacts import Opened, look_up, open_model
+import numpy as np
+
+from etude.compose.artefacts import Opened, asking, look_up, open_model
 from etude.compose.voice import Voice
+from etude.core.sample import Example, Sample
+from etude.core.scores import Outputs
+from etude.data.encoder import Encoder
+from etude.data.records import Completion, Conversation, Message
+from etude.data.rows import Cut
+from etude.data.samples import Teacher
+from etude.data.template import Template
+from etude.engine.score import leaf_outputs
 from etude.errors import ModelError
 from etude.lineage.store import open_store
 from etude.model.device import best_device, choose_dtype, use_threads
 from etude.model.generate import generate, stream
+from etude.model.policy import Policy
+from etude.model.probe import choose_layout
 
 Messages = Sequence[dict[str, Any]]
 
@@ -22,6 +34,8 @@ class Model:
     """An artefact or a base with its tokenizer; an adapter's parent is one switch away."""
 
     opened: Opened
+    reader: Policy | None = None
+    """What a head at the end of a text is read with, where it has one."""
 
     @property
     def has_parent(self) -> bool:
@@ -50,6 +64,8 @@ class Model:
             temperature: 0 takes the most likely token every time.
             parent: answer as what it was tuned from.
         """
+        if not parent:
+            self._writes()
         with self._as(parent):
             (answer,) = generate(
                 self.opened.model,
@@ -64,6 +80,8 @@ class Model:
 
     def stream(self, prompt: str | Messages, *, max_new_tokens: int = 512, temperature: float = 0.0, parent: bool = False) -> Iterator[str]:
         """The same as it comes, piece by piece; characters of several tokens are held back until they are whole."""
+        if not parent:
+            self._writes()
         tokens: list[int] = []
         shown = ""
         with self._as(parent):
@@ -74,6 +92,60 @@ class Model:
                 if not text.endswith("\ufffd"):
                     yield text[len(shown) :]
                     shown = text
+
+    def score(self, prompt: str | Messages, answer: str) -> float:
+        """What a reward model finds an answer worth; only differences between answers to one prompt mean anything.
+
+        Raises:
+            ModelError: this is no reward model.
+        """
+        outputs = self._outputs("reward", "score")
+        assert outputs.labels == ("reward",)
+        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        messages = tuple(Message(turn["role"], turn["content"], False) for turn in turns)
+        alone = isinstance(prompt, str) and not self.reads_messages
+        asked = Completion(str(prompt), answer) if alone else Conversation((*messages, Message("assistant", answer)))
+        tokenizer, context = self.opened.tokenizer, self.opened.model.config.get_text_config().max_position_embeddings
+        teacher = Teacher(Template(tokenizer), Encoder(tokenizer, self.opened.stop_ids), "last-answer", "error", context)
+        lesson = teacher.lesson(teacher.draft(asked))
+        return float(self._at_the_end(lesson.examples[0][0].tokens)[0])
+
+    def classify(self, prompt: str | Messages) -> dict[str, float]:
+        """The probability of each label, the likeliest first.
+
+        Raises:
+            ModelError: this is no classifier with a head.
+        """
+        outputs = self._outputs("classify", "classify")
+        logits = self._at_the_end(np.asarray(self.prompt(prompt), np.int32))
+        shares = np.exp(logits - logits.max())
+        told = dict(zip(outputs.labels, (shares / shares.sum()).tolist(), strict=True))
+        return dict(sorted(told.items(), key=lambda one: -one[1]))
+
+    def _outputs(self, kind: str, verb: str) -> Outputs:
+        found = self.opened.outputs
+        if found is None or found[0] != kind:
+            what = "writes text" if found is None or found[1].at != "leaf" else f"was trained by {found[0]}"
+            other = {"reward": "score", "classify": "classify"}.get(found[0] if found is not None else "", "generate")
+            raise ModelError(f"{self.opened.parent.reference} {what}: it cannot `{verb}`", f"call its `{other}`")
+        return found[1]
+
+    def _at_the_end(self, tokens: np.ndarray) -> np.ndarray:
+        """[outputs] of the head at the last token."""
+        assert self.reader is not None, "it has a head"
+        sample = Sample(tokens, np.zeros(len(tokens), np.float32))
+        return leaf_outputs(self.reader, [Example((sample,), "asked", 1)], Cut(len(tokens), layout=self.reader.layout))[0]
+
+    def _writes(self) -> None:
+        """Refuse to write with what has lost its words.
+
+        Raises:
+            ModelError: its head scores; the vocabulary's was not trained with it.
+        """
+        if (found := self.opened.outputs) is not None and found[1].at == "leaf":
+            name = self.opened.parent.reference
+            what = f"{name} was trained by {found[0]} to score text, and writes none"
+            raise ModelError(what, f"ask it from Python: `{asking(name, found)}`")
 
     def prompt(self, prompt: str | Messages) -> list[int]:
         """The tokens that the model will read, by the same template that training used."""
@@ -110,7 +182,10 @@ def load(name: str | os.PathLike[str], *, dtype: str = "auto", voice: Voice | No
     device = best_device()
     compute, _ = choose_dtype(dtype, device)  # type: ignore[bad-argument-type]
     store, voice = open_store(project), voice or Voice()
-    return Model(open_model(look_up(name, store, voice), store, dtype=compute, device=device, voice=voice))
+    opened, reader = open_model(look_up(name, store, voice), store, dtype=compute, device=device, voice=voice), None
+    if opened.outputs is not None and opened.outputs[1].at == "leaf":
+        reader = Policy(opened.model, layout=choose_layout(opened.model).name, compute=compute)
+    return Model(opened, reader)
 
 
 def chat(

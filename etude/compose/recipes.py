@@ -155,12 +155,19 @@ def _unknown_parents(loaded: Loaded, store: Store) -> dict[KeyPath, str]:
 def _barren_parents(loaded: Loaded) -> dict[KeyPath, str]:
     """Stages that stand on what cannot be melted into weights: found out before the parent is trained."""
     stages = loaded.recipe.stages
-    return {
+    scoring: dict[KeyPath, str] = {
+        ("stages", name, "parent"): f"{stage.parent} learns to score by {stages[stage.parent].objective.kind} and writes nothing, "
+        "so nothing can stand on it; begin at its own parent"
+        for name, stage in stages.items()
+        if stage.parent in stages and not stages[stage.parent].objective.writes
+    }
+    barren: dict[KeyPath, str] = {
         ("stages", name, "parent"): f"{stage.parent} is adapted by {stages[stage.parent].adapt.kind}, on which nothing can stand; "
         "adapt it by `lora` or `full`, or begin at its own parent"
         for name, stage in stages.items()
         if stage.parent in stages and not stages[stage.parent].adapt.can_be_parent
     }
+    return scoring | barren
 
 
 @dataclass(frozen=True, slots=True)

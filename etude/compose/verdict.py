@@ -20,6 +20,8 @@ from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import KEEP_MARGIN, judge
 from etude.evaluation.judgement import NATS, About, Cost, Count, Curve, Judgement, Point
 from etude.evaluation.measured import Answers, Likelihoods, Preferences
+from etude.evaluation.metrics.accuracy import Accuracy
+from etude.evaluation.metrics.macro_f1 import MacroF1
 from etude.evaluation.report import write_report
 from etude.recipe.schema import Evaluate
 
@@ -63,6 +65,8 @@ def judged(
     if expected and metrics is None:
         choice = choose(expected)
         metrics, reason = list(choice.metrics), choice.reason
+    if trial.choices and settings.metrics is None:
+        metrics, reason = [Accuracy(), MacroF1()], "each question is answered by one of the labels, so labels are counted"
     answers = None
     if expected:
         written = [[str(tokenizer.decode(answer.tokens, skip_special_tokens=True)) for answer in side.answers] for side in (parent, tuned)]
@@ -91,15 +95,18 @@ def judged(
         files=story.files,
         metrics_reason=reason,
         general_text=f"{text.sentence}; {len(trial.general):,} passages of it were scored" if text is not None else "",
-        warnings=(*story.warnings, *_of_one_text(trial)),
+        warnings=(*story.warnings, *_of_one_text(trial), *_of_heads(trial, parent)),
     )
-    unit = units(trial.held_out)
-    held_out = Likelihoods(*(np.bincount(unit, weights=sums) for sums in (parent.held_out, tuned.held_out, parent.weight)))
+    unit, held_out = units(trial.held_out), None
+    if not trial.by_head:
+        held_out = Likelihoods(*(np.bincount(unit, weights=sums) for sums in (parent.held_out, tuned.held_out, parent.weight)))
     preferences = None
-    if parent.preferred is not None and tuned.preferred is not None:
-        preferences = Preferences(parent.preferred, tuned.preferred)
+    if tuned.preferred is not None:
+        preferences = Preferences(parent.preferred, tuned.preferred, trial.by_head)
     margin = settings.keep.margin if settings.keep is not None else KEEP_MARGIN
-    judgement = judge(about, held_out, answers, metrics or (), general, preferences, confidence=settings.confidence, margin=margin)
+    usual = trial.usual if trial.choices else None
+    options = dict(confidence=settings.confidence, margin=margin, usual=usual)
+    judgement = judge(about, held_out, answers, metrics or (), general, preferences, **options)
     return judgement.model_copy(update={"warnings": (*story.grave, *_over_stages(judgement, story.before), *judgement.warnings)})
 
 
@@ -125,6 +132,15 @@ def _of_one_text(trial: Trial) -> list[str]:
         return []
     said = f"All {len(trial.held_out)} pieces that were judged are of one text: interval and test speak of it alone. Hold out several."
     return [said]
+
+
+def _of_heads(trial: Trial, parent: Measured) -> list[str]:
+    """What the parent's figures are where it has no head and its child has."""
+    if parent.by_head or not trial.by_head:
+        return []
+    if trial.choices:
+        return ["The parent has no head: its labels are those whose words it finds likeliest. What only tells labels writes no text."]
+    return ["The parent has no reward head, and a newborn one likes neither answer: the comparison is with chance (50 %)."]
 
 
 def _short(reference: str) -> str:

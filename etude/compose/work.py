@@ -12,19 +12,21 @@ import torch
 from safetensors.torch import load_file
 
 from etude.adaptation.contract import Attached
+from etude.adaptation.sequence_classifier import add_outputs, pad_apart, save_with_outputs, set_padding
 from etude.compose import overlap
-from etude.compose.artefacts import open_model
+from etude.compose.artefacts import asking, open_model
 from etude.compose.begun import Begun, Setting, length
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
+from etude.compose.reward_models import scorers
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course, Hook, Moment, Outcome, fit
 from etude.engine.reference import Reference, StoredReference, switched_off
-from etude.engine.rollouts import Rollouts
+from etude.engine.rollouts import Rollouts, Scorer
 from etude.engine.trackers.contract import Tracking
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
@@ -68,7 +70,13 @@ class Work:
             self.stored = self._stored_reference()
         self.parameters = sum(p.numel() for p in self.opened.model.parameters())
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
+        self.outputs = begun.objective.outputs
+        if self.outputs is not None:
+            add_outputs(self.attached, self.outputs)
         self.policy.check()
+        if self.outputs is not None and not begun.objective.writes:
+            self.attached.notes += [note] if (note := pad_apart(self.opened.tokenizer, self.opened.stop_ids)) else []
+            set_padding(self.opened.model.config, self.opened.tokenizer)
         for note in self.attached.notes:
             voice.say(note)
 
@@ -89,7 +97,7 @@ class Work:
                 Course(
                     policy=self.policy,
                     attached=self.attached,
-                    objective=self.stage.objective,
+                    objective=self.begun.objective,
                     sources=sources,
                     order=Order(tuple(map(len, sources)), tuple(weights), train.seed),
                     train=train,
@@ -107,28 +115,35 @@ class Work:
 
     def _reference(self) -> Reference | None:
         """The parent's scores: stored, or by switching adapters off."""
-        if not self.stage.objective.needs_reference:
+        if not self.begun.objective.needs_reference:
             return None
         return self.stored or switched_off(self.policy, self.attached)
 
     def _rollouts(self) -> Rollouts | None:
-        if self.stage.objective.sampling is None:
+        if self.begun.objective.sampling is None:
             return None
         tokenizer = self.opened.tokenizer
         return Rollouts(
             self.policy,
-            self.stage.objective,
+            self.begun.objective,
             self.cut,
             self.folder / "rollouts",
             decode=lambda tokens, plain: str(tokenizer.decode(list(tokens), skip_special_tokens=plain)),
             stop_ids=self.opened.stop_ids,
             seed=self.stage.train.seed,
             say=self.voice.say,
+            scorers=self._scorers() if leads() else {},
+            parent=self.attached.off if self.attached.can_switch_off else None,
         )
+
+    def _scorers(self) -> dict[str, Scorer]:
+        setting = self.setting
+        options = dict(dtype=self.begun.dtype, device=setting.device, row=self.cut.tokens_per_row, voice=self.voice)
+        return scorers(self.begun.rewarding, setting.store, **options)
 
     def _stored_reference(self) -> StoredReference | None:
         """Scores of the parent as it is now, kept beside the run; None where the objective reads none."""
-        if not self.stage.objective.needs_reference or self.stage.objective.sampling is not None:
+        if not self.begun.objective.needs_reference or self.begun.objective.sampling is not None:
             return None
         examples = [example for _, source in self.prepared.train for example in source]
         file = self.folder / "reference.safetensors"
@@ -150,7 +165,7 @@ class Work:
         held_out = held_out_of(self.prepared, self.settings.rows if self.settings else 200)
         hooks: list[Hook] = []
         if held_out:
-            hooks.append((lambda _moment: glance(self.policy, held_out, self.cut), train.evaluate_every or 0))
+            hooks.append((lambda _moment: glance(self.policy, held_out, self.cut, self.begun.objective), train.evaluate_every or 0))
         tracking = Tracking(list(train.trackers), self.voice.say)
         # A name of its own for each identity: a changed stage is another run there too, and a resumed one is the same.
         tracking.start(f"{self.begun.artefact}-{self.begun.identity[:8]}", self.setting.mapping)
@@ -183,7 +198,7 @@ class Work:
             return None
         began = time.perf_counter()
         parent = self.parent or self._measure("the parent", within=self.attached.off)
-        tuned = self._measure("the tuned model")
+        tuned = self._measure("the tuned model", by_head=not self.begun.objective.writes)
         assert parent is not None and tuned is not None
         apart = divergences(self.trial, parent, tuned, self.cut)
         story = self._story(outcome, self.judging + time.perf_counter() - began)
@@ -213,10 +228,10 @@ class Work:
             cost=cost,
             counts=self.prepared.counts,
             journal=self.folder / "metrics.jsonl",
-            unit=self.stage.objective.unit,
+            unit=self.begun.objective.unit,
             recipe=self.setting.mapping,
             environment=environment,
-            chat=f"etude chat {self.begun.artefact}",
+            chat=asking(self.begun.artefact, None if self.outputs is None else (self.begun.objective.kind, self.outputs)),
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
             grave=tuple(self.seen),
@@ -231,7 +246,10 @@ class Work:
             nonlocal kept
             notes: list[str] = []
             with quiet(notes):
-                self.attached.save(folder)
+                if self.outputs is not None:
+                    save_with_outputs(self.attached, folder, self.begun.objective.kind, self.outputs)
+                else:
+                    self.attached.save(folder)
                 self.opened.tokenizer.save_pretrained(folder)
             for note in notes:
                 self.voice.say(note)

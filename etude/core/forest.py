@@ -45,6 +45,8 @@ class Forest:
     """[M] … and how much it counts there."""
     member_old: Tensor
     """[M] the prediction's log-probability when the sample was written; 0 where nobody wrote it."""
+    member_known: dict[str, Tensor]
+    """[M] each: what else is known of the predictions in their samples, by name."""
     leaf: Tensor
     """[S] each sample's last token."""
     value: Tensor
@@ -111,4 +113,5 @@ class Forest:
 
     def to(self, device: torch.device | str) -> "Forest":
         moved = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, **moved)
+        known = {name: value.to(device) for name, value in self.member_known.items()}
+        return replace(self, **moved, member_known=known)

@@ -1,6 +1,7 @@
 """What is learnt from: a path of tokens with a weight on each prediction."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class Sample:
     """What an objective knows of the whole sample, such as its advantage."""
     old: np.ndarray | None = None
     """[L] float32: each token's log-probability when the policy wrote it; None for what it did not write."""
+    known: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """By name, [L] float32 each: what else an objective knows of its tokens, such as their advantages; the same names in all of a step."""
 
     def __post_init__(self) -> None:
         assert self.tokens.dtype == np.int32 and self.weight.dtype == np.float32, "int32 tokens, float32 weights"
@@ -31,6 +34,13 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def answer_at(self) -> int:
+        """Where its last run of supervised tokens begins: all before it is what is asked."""
+        supervised = np.flatnonzero(self.weight)
+        gaps = np.flatnonzero(np.diff(supervised) != 1)
+        return int(supervised[gaps[-1] + 1 if len(gaps) else 0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

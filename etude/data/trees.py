@@ -83,6 +83,7 @@ class _Layout:
         self.source: list[np.ndarray] = []
         self.target: list[np.ndarray] = []
         self.members: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.known: dict[str, list[np.ndarray]] = {name: [] for name in samples[0].known}
 
     def add(self, depth: int, stop: int, parent: int, holders: Sequence[int]) -> int:
         """Append tokens [depth, stop) of the path that `holders` share; returns the node's number."""
@@ -104,6 +105,9 @@ class _Layout:
             self.members.append(
                 (numbers[holder], prediction + self.predictions, weight, self._old(holders, depth, stop)[:, supervised][holder, prediction])
             )
+            for name, values in self.known.items():
+                of_holders = np.stack([self.samples[i].known[name][depth:stop] for i in holders])  # [H, length]
+                values.append(of_holders[:, supervised][holder, prediction])
             self.predictions += len(supervised)
         for i in holders:
             if len(self.samples[i]) == stop:
@@ -137,6 +141,9 @@ class _Layout:
             member_prediction=_integers(prediction),
             member_weight=torch.from_numpy(np.asarray(weight, dtype=np.float32)),
             member_old=torch.from_numpy(np.asarray(old, dtype=np.float32)),
+            member_known={
+                name: torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *values])) for name, values in self.known.items()
+            },
             leaf=_integers(self.leaf),
             value=torch.tensor([sample.value for sample in self.samples], dtype=torch.float32),
             role=tuple(sample.role for sample in self.samples),

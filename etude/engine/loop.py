@@ -164,23 +164,28 @@ class _Run:
             examples, told = course.rollouts(self.step + 1, examples)
         rate = course.learning_rate * course.train.schedule.factor(self.step, course.steps)
         set_rate(self.optimizer, rate)
-        result = self._take(examples)
+        turns = course.objective.sampling.updates if course.objective.sampling is not None else 1
+        results = [self._take(examples, turn) for turn in range(turns)]
         self.drawn, self.step = drawn, self.step + 1
         seconds = time.perf_counter() - started
         totals = self.totals
-        totals.logical_tokens += result.logical_tokens
-        totals.computed_tokens += result.computed_tokens
-        totals.supervised_tokens += result.supervised_tokens
+        counts: dict[str, float] = {}
+        for name in ("logical_tokens", "computed_tokens", "supervised_tokens"):
+            counts[name] = sum(getattr(result, name) for result in results)
+            setattr(totals, name, getattr(totals, name) + counts[name])
         totals.seconds += seconds
-        self._count_refusal(result)
-        counts = {"logical_tokens": result.logical_tokens, "computed_tokens": result.computed_tokens}
-        counts |= {"supervised_tokens": result.supervised_tokens, "seconds": seconds, "learning_rate": rate}
-        return result.metrics | told | {name: float(value) for name, value in counts.items()}
+        for result in results:
+            self._count_refusal(result)
+        counts |= {"seconds": seconds, "learning_rate": rate}
+        means = {name: sum(result.metrics[name] for result in results) / turns for name in results[0].metrics}
+        return means | told | {name: float(value) for name, value in counts.items()}
 
-    def _take(self, examples: list[Example]) -> StepResult:
+    def _take(self, examples: list[Example], turn: int = 0) -> StepResult:
+        """One move of the optimizer; `turn` counts those on the same examples."""
         course = self.course
         # Dropout draws by seed, step and process alone, so neither a resume nor what hooks draw can change it.
-        seed = int(np.random.SeedSequence([course.train.seed % 2**64, self.step, ranks.rank()]).generate_state(1)[0])
+        drawn = [course.train.seed % 2**64, self.step, ranks.rank(), *([turn] if turn else [])]
+        seed = int(np.random.SeedSequence(drawn).generate_state(1)[0])
         while True:
             torch.manual_seed(seed)
             try:

@@ -42,25 +42,32 @@ class StoredReference:
         self.starts, self.values = tensors["starts"], tensors["log_probability"]
 
     @staticmethod
-    def compute(policy: Policy, examples: Sequence[Example], cut: Cut, progress: Progress = silent) -> dict[str, Tensor]:
+    def compute(
+        policy: Policy, examples: Sequence[Example], cut: Cut, progress: Progress = silent, *, with_values: bool = False
+    ) -> dict[str, Tensor]:
         """Score every example under the policy as it is now.
 
+        Args:
+            with_values: whether a linear head says a value before each token, to be kept too.
+
         Returns:
-            `starts` [samples + 1] and `log_probability` [tokens of all samples], 0 where nothing is supervised.
+            `starts` [samples + 1] and `log_probability` [tokens of all samples], 0 where nothing is supervised; `value` like that.
         """
         samples = _samples(examples)
         starts = torch.tensor([0, *(len(sample) for sample in samples)]).cumsum(0)
-        values = torch.zeros(int(starts[-1]))
+        values, expected = torch.zeros(int(starts[-1])), torch.zeros(int(starts[-1]) if with_values else 0)
         first = dict(zip((id(sample) for sample in samples), starts.tolist(), strict=False))
         for low in range(0, len(examples), 256):
             chunk = examples[low : low + 256]
             for forest in rows_of(chunk, cut):
                 with torch.no_grad():
-                    scores = policy(forest.to(policy.device)).log_probability.cpu()
-                begin = torch.tensor([first[id(sample)] for sample in _laid_out(forest, chunk)])
-                values[_places(forest, begin)] = scores[forest.member_prediction]
+                    scores = policy(forest.to(policy.device), outputs="source" if with_values else None)
+                places = _places(forest, torch.tensor([first[id(sample)] for sample in _laid_out(forest, chunk)]))
+                values[places] = scores.log_probability.cpu()[forest.member_prediction]
+                if scores.outputs is not None:
+                    expected[places] = scores.outputs[:, 0].cpu()[forest.member_prediction]
                 progress(forest.logical_tokens)
-        return {"starts": starts, "log_probability": values}
+        return {"starts": starts, "log_probability": values} | ({"value": expected} if with_values else {})
 
     @staticmethod
     def whole(file: Path, examples: Sequence[Example], say: Callable[[str], None]) -> bool:

@@ -39,3 +39,21 @@ def likelihoods(policy: Policy, examples: Sequence[Example], cut: Cut, progress:
                 np.add.at(weight, numbers, row.weight_per_sample().double().numpy())
                 progress(row.logical_tokens)
     return Likelihoods(loss, weight)
+
+
+def leaf_outputs(policy: Policy, examples: Sequence[Example], cut: Cut, progress: Progress = silent) -> np.ndarray:
+    """[samples, outputs] float64, what the linear head says at the last token of every sample, in the order given."""
+    starts = np.cumsum([0, *(len(one.samples) for one in examples)])
+    found: np.ndarray | None = None
+    with torch.no_grad():
+        for low in range(0, len(examples), 256):
+            for row in rows_of(examples[low : low + 256], cut):
+                read = policy(row.to(policy.device), outputs="leaf").outputs
+                assert read is not None, "leaves were asked for"
+                said = read.double().cpu().numpy()  # [S, outputs]
+                found = np.zeros((starts[-1], said.shape[1])) if found is None else found
+                # A row holds whole examples, their samples in order.
+                found[np.concatenate([np.arange(starts[i + low], starts[i + low + 1]) for i in dict.fromkeys(row.example)])] = said
+                progress(row.logical_tokens)
+    assert found is not None, "something is scored"
+    return found

@@ -62,9 +62,9 @@ def take_step(
     for row in rows[ranks.rank() :: ranks.world()]:
         forest = row.to(policy.device)
         anchor = reference(forest, examples) if reference is not None else None
-        terms = objective.loss(
-            policy(forest, objective.coefficients(forest), everything=objective.reads_everything), forest, anchor, constants
-        )
+        outputs = objective.outputs.at if objective.outputs is not None else None
+        scores = policy(forest, objective.coefficients(forest), everything=objective.reads_everything, outputs=outputs)
+        terms = objective.loss(scores, forest, anchor, constants)
         torch.stack([value / weights[term] for term, value in terms.loss.items()]).sum().backward()
         found = {term: value.detach() / weights[term] for term, value in terms.loss.items()}
         found |= {name: value.detach() / weights[term] for name, (value, term) in terms.metrics.items()}

@@ -20,14 +20,13 @@ KEEP_MARGIN = 0.05
 GENERAL_LOSS = "loss on general text"
 MOST_EXAMPLES = 500
 ORDER: tuple[Outcome, ...] = ("lost", "gained", "both wrong", "changed", "both right", "same")
-_PREFERRED = Preferred()
 BOOTSTRAP = f"BCa bootstrap, {statistics.RESAMPLES:,} resamples"
 RANDOMISATION = f"paired randomisation test, {statistics.RESAMPLES:,} swaps"
 
 
 def judge(
     about: About,
-    held_out: Likelihoods,
+    held_out: Likelihoods | None,
     answers: Answers | None = None,
     metrics: Sequence[Metric] = (),
     general: Likelihoods | None = None,
@@ -35,34 +34,41 @@ def judge(
     confidence: float = 0.95,
     margin: float = KEEP_MARGIN,
     seed: int = 0,
+    usual: str | None = None,
 ) -> Judgement:
     """The judgement of a tuned model against its parent on the same rows.
 
     Args:
-        held_out: likelihoods of the held-out rows.
+        held_out: likelihoods of the held-out rows; None where a head is read, and no text's likelihood.
         answers: what both wrote for held-out rows; None where nothing was generated.
         metrics: what is counted in the answers; the verdict rests on the first, or on the loss where there are none.
         preferences: of held-out pairs; where there are any, the verdict rests on them.
         general: likelihoods of general text; None where keeping is not measured.
         margin: nats per token of general text that count as unchanged.
         seed: of the resampling; equal inputs give equal judgements.
+        usual: the label that most training rows have: whoever always gives it is the baseline of every metric too.
 
     DataError where there are fewer than two rows or an expected answer cannot be read; TrainingError where a likelihood is
     not a finite number.
     """
     axes, examples = [], []
     if preferences is not None:
-        sides = [
-            [_PREFERRED.read(CHOSEN, CHOSEN if right else REJECTED) for right in side] for side in (preferences.parent, preferences.tuned)
-        ]
-        axes.append(_count(_PREFERRED, sides[0], sides[1], confidence, seed))
+        metric = Preferred(by_head=preferences.by_head)
+        readings_of = lambda side: [metric.read(CHOSEN, CHOSEN if right else REJECTED) for right in side]
+        before, now = preferences.parent, readings_of(preferences.tuned)
+        axes.append(
+            _against_chance(metric, now, confidence) if before is None else _count(metric, readings_of(before), now, confidence, seed)
+        )
     if answers is not None:
         answers.check()
         check_expected(metrics, answers.places, answers.expected)
         readings = [_read(metric, answers) for metric in metrics]
         axes += [_count(metric, parent, tuned, confidence, seed) for metric, (parent, tuned) in zip(metrics, readings, strict=True)]
+        if usual is not None:
+            axes += [_against_usual(metric, usual, answers, tuned, confidence, seed) for metric, (_, tuned) in zip(metrics, readings)]
         examples = _examples(answers, readings[0] if readings else None)
-    axes.append(_loss("loss on held-out answers", "task", held_out, confidence, None, seed))
+    if held_out is not None:
+        axes.append(_loss("loss on held-out answers", "task", held_out, confidence, None, seed))
     if general is not None:
         axes.append(_loss(GENERAL_LOSS, "keep", general, confidence, margin, seed))
     outcomes = Counter(example.outcome for example in examples)
@@ -140,6 +146,35 @@ def _count(metric: Metric, before: list[Reading], now: list[Reading], confidence
         unreadable_tuned=sum(reading.found is None for reading in now),
         readable=_readable(before, now) if metric.is_rate else None,
     )
+
+
+def _against_chance(metric: Metric, now: list[Reading], confidence: float) -> Axis:
+    """A rate of two choices against a coin: a newborn head likes neither, so there is no parent's figure to compare with."""
+    n, right = len(now), sum(reading.right for reading in now)
+    rate, half = statistics.wilson(right, n, confidence), statistics.Interval(value=0.5, low=0.5, high=0.5)
+    difference = statistics.Interval(value=rate.value - 0.5, low=rate.low - 0.5, high=rate.high - 0.5)
+    p_value = statistics.mcnemar_p(n - right, right)  # the same question: is the split unlike a fair coin's?
+    return Axis(
+        name=f"{metric.title}, against chance",
+        group="task",
+        unit="share",
+        higher_is_better=True,
+        n=n,
+        parent=half,
+        tuned=rate,
+        difference=difference,
+        p_value=p_value,
+        verdict=statistics.judge_difference(difference, p_value, confidence, higher_is_better=True),
+        smallest_difference=statistics.smallest_difference(difference, confidence),
+        method="exact binomial test against 50 %, which is all that a parent without a head could say; Wilson interval",
+    )
+
+
+def _against_usual(metric: Metric, usual: str, answers: Answers, now: list[Reading], confidence: float, seed: int) -> Axis:
+    """A metric's axis with, in the parent's place, whoever always gives the commonest label."""
+    always = [metric.read(expected, usual) for expected in answers.expected]
+    axis = _count(metric, always, now, confidence, seed)
+    return axis.model_copy(update={"name": f"{axis.name}, against always “{usual}”"})
 
 
 def _readable(before: list[Reading], now: list[Reading]) -> Readable | None:

@@ -52,12 +52,14 @@ class Likelihoods:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preferences:
-    """Of each held-out pair, whether the chosen answer was likelier than the rejected one; arrays of one length."""
+    """Of each held-out pair, whether the chosen answer was put above the rejected one; arrays of one length."""
 
-    parent: np.ndarray
-    """[n] bool, of the parent."""
+    parent: np.ndarray | None
+    """[n] bool, of the parent; None where it has no head to tell them apart by, so that chance stands in its place."""
     tuned: np.ndarray
     """[n] bool, of the tuned model."""
+    by_head: bool = False
+    """By a reward head, rather than by likelihood."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

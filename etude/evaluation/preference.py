@@ -16,10 +16,12 @@ class Preferred(Metric):
     """
 
     kind: ClassVar[str] = "preferred"
+    by_head: bool = False
+    """By what a reward head says of both, rather than by likelihood."""
 
     @property
     def title(self) -> str:
-        return "chosen answer likelier"
+        return "chosen answer worth more" if self.by_head else "chosen answer likelier"
 
     def read(self, expected: str, answer: str) -> Reading:
         return Reading(answer == expected, expected, answer)

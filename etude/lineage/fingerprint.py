@@ -22,7 +22,7 @@ INDIFFERENT = (
 
 CONTENT = re.compile(
     r".*\.safetensors|.*\.safetensors\.index\.json"  # weights, a whole model's or an adapter's
-    r"|(config|adapter_config|adaptation|quantisation)\.json"  # what they are weights of
+    r"|(config|adapter_config|adaptation|quantisation|head)\.json"  # what they are weights of
     r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|tekken|emoji)\.json|(vocab|merges)\.txt|.*\.(model|tiktoken)"
     r"|chat_template\.(jinja|json)"
 )

@@ -12,6 +12,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedCon
 
 from etude.errors import ModelError
 from etude.model.outline import Outline, outline, senses
+from etude.model.outputs import only_scores
 from etude.model.quiet import quiet
 
 
@@ -64,7 +65,7 @@ def load(
         except KeyError:
             model, report = _read(folder, config, dtype, "eager")
             notes.append(f"{type(model).__name__} knows no attention but its own: transformers' plain one is used")
-        notes += _unused(folder, config, report)
+        notes += [] if only_scores(folder) else _unused(folder, config, report)
     notes += without_dropout(model)
     for note in notes:
         say(note)
@@ -115,7 +116,10 @@ def _read(folder: Path, config: PreTrainedConfig, dtype: torch.dtype, attention:
         raise ModelError(
             f"{folder}: transformers cannot load it with attention {attention!r}: {first}", "see whether its files are whole"
         ) from error
-    for what, keys in (("missing", report["missing_keys"]), ("of another shape", report["mismatched_keys"])):
+    missing = set(report["missing_keys"])
+    if only_scores(folder):  # a sequence classifier: it writes nothing, so the vocabulary's head is never read
+        missing -= {name for name, p in model.named_parameters() if p is getattr(model.get_output_embeddings(), "weight", None)}
+    for what, keys in (("missing", missing), ("of another shape", report["mismatched_keys"])):
         if keys:
             names = ", ".join(sorted(map(str, keys))[:5])
             raise ModelError(

@@ -13,6 +13,7 @@ from etude.errors import ModelError
 from etude.model import attention
 from etude.model.attention import ForestAttention
 from etude.model.head import Shape, all_readings, log_probabilities
+from etude.model.outputs import read_outputs
 from etude.model.virtual import VirtualTokens, virtual_of
 
 
@@ -63,26 +64,35 @@ class Policy(nn.Module):
         if self.layout != "forest" and virtual is not None and virtual.embeddings() is None:
             raise ModelError(f"{type(self.model).__name__} has layers that no prefix reaches", "take `prompt` or `lora`")
 
-    def forward(self, forest: Forest, coefficients: Tensor | None = None, *, everything: bool = False) -> Scores:
-        """Score the forest's predictions.
+    def forward(
+        self, forest: Forest, coefficients: Tensor | None = None, *, everything: bool = False, outputs: str | None = None
+    ) -> Scores:
+        """Score the forest's predictions, or its leaves.
 
         Args:
             coefficients: [N] see `Objective.coefficients`.
             everything: whether more than log-probabilities is read.
+            outputs: where the linear head that the model carries is read, see `Outputs.at`; at leaves the vocabulary's is not.
         """
+        if outputs == "leaf":
+            states = self.hidden(forest, forest.leaf)
+            return Scores(states.new_zeros(0), outputs=read_outputs(self.model, states))
+        states = self.hidden(forest)
+        said = read_outputs(self.model, states) if outputs == "source" else None
         if everything:
-            return Scores(*all_readings(self.hidden(forest), self.head, forest.target, self.shape))
-        return Scores(log_probabilities(self.hidden(forest), self.head, forest.target, self.shape, coefficients))
+            return Scores(*all_readings(states, self.head, forest.target, self.shape), outputs=said)
+        return Scores(log_probabilities(states, self.head, forest.target, self.shape, coefficients), outputs=said)
 
-    def hidden(self, forest: Forest) -> Tensor:
-        """[N, hidden size] the states from which the forest's predictions are made, in the compute type."""
+    def hidden(self, forest: Forest, at: Tensor | None = None) -> Tensor:
+        """[N, hidden size] the final states in the compute type, from which the forest's predictions are made, or at the tokens `at`."""
+        at = forest.source if at is None else at
         with self._autocast():
-            states = self._along_forest(forest) if self.layout == "forest" else self._along_lines(forest)
+            states = self._along_forest(forest, at) if self.layout == "forest" else self._along_lines(forest, at)
         return states.to(self.compute)
 
-    def _along_forest(self, forest: Forest) -> Tensor:
+    def _along_forest(self, forest: Forest, at: Tensor) -> Tensor:
         virtual = virtual_of(self.model)
-        position, source, read = forest.position, forest.source, {"input_ids": forest.tokens[None]}
+        position, read = forest.position, {"input_ids": forest.tokens[None]}
         if virtual is None:
             along = ForestAttention.of(forest)
         elif (prefix := virtual.keys_values()) is not None:
@@ -90,14 +100,14 @@ class Policy(nn.Module):
             along, position = ForestAttention.of(behind, prefix), behind.position[virtual.count :]
         else:
             behind = forest.behind(virtual.count)
-            along, position, source = ForestAttention.of(behind), behind.position, behind.source
+            along, position, at = ForestAttention.of(behind), behind.position, at + virtual.count
             read = {"inputs_embeds": self._embedded(virtual, forest.tokens[None])}
         # A mask of four dimensions is what transformers passes on untouched; ours reads the forest instead.
         untouched = torch.zeros(1, 1, 1, 1, device=self.device)
         output = self.model.base_model(position_ids=position[None], attention_mask=untouched, forest=along, use_cache=False, **read)
         for reason in along.slower:
             self.counts.slower[reason] = self.counts.slower.get(reason, 0) + 1
-        return output.last_hidden_state[0, source]
+        return output.last_hidden_state[0, at]
 
     def _embedded(self, virtual: VirtualTokens, tokens: Tensor) -> Tensor:
         """[B, T] → [B, P + T, hidden size], the virtual tokens before every line."""
@@ -105,7 +115,7 @@ class Policy(nn.Module):
         assert learnt is not None, "either embeddings or keys and values are learnt"
         return torch.cat((learnt.to(real.dtype).expand(len(tokens), -1, -1), real), 1)
 
-    def _along_lines(self, forest: Forest) -> Tensor:
+    def _along_lines(self, forest: Forest, at: Tensor) -> Tensor:
         """Right-padded lines of one path each: exact for every decoder, because nothing real comes after the padding."""
         nodes = forest.nodes
         assert forest.single_paths, "a padded layout is built without sharing"
@@ -121,7 +131,7 @@ class Policy(nn.Module):
             ahead, read = virtual.count, {"inputs_embeds": self._embedded(virtual, tokens)}
             seen = torch.cat((seen.new_ones(len(nodes), ahead), seen), 1)
         output = self.model.base_model(attention_mask=seen, use_cache=False, **read)
-        return output.last_hidden_state[lines[forest.source], forest.position[forest.source] + ahead]
+        return output.last_hidden_state[lines[at], forest.position[at] + ahead]
 
     def _autocast(self) -> AbstractContextManager:
         """Only where the weights are masters of another type; a base held in the compute type runs as it is."""

@@ -120,6 +120,7 @@ def _forest(model: PreTrainedModel, runs: tuple[tuple[int, int], ...]) -> Forest
         member_prediction=torch.arange(count),
         member_weight=torch.ones(count),
         member_old=torch.zeros(count),
+        member_known={},
         leaf=torch.stack([p[-1] for p in paths]),
         value=torch.zeros(len(paths)),
         role=("",) * len(paths),

@@ -1,7 +1,7 @@
 """What the engine asks of an objective: sums and weights, never means. The engine alone divides."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from etude.core.forest import Forest
 from etude.core.sample import Example
-from etude.core.scores import Scores
+from etude.core.scores import Outputs, Scores
 from etude.objective.rewards.contract import Reward
 from etude.recipe.strict import Leaf
 
@@ -36,6 +36,23 @@ class Sampling:
     temperature: float
     top_p: float
     rewards: tuple[Reward, ...]
+    updates: int = 1
+    """Optimizer steps on the answers of one step."""
+    beside_parent: bool = False
+    """Whether the parent's log-probabilities are written down with them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """An answer that the policy wrote, with what was known of it then; arrays of one length, [L] float64."""
+
+    reward: float
+    old: np.ndarray
+    """Each token's log-probability."""
+    value: np.ndarray
+    """What the head expected before each token; 0 where there is none."""
+    parent: np.ndarray | None
+    """Each token's log-probability under the parent, where it was asked for."""
 
 
 NOTHING: Mapping[str, float] = {}
@@ -59,6 +76,16 @@ class Objective(Leaf):
         """Names of what `prepare` gives."""
         return ()
 
+    def settle(
+        self, train: Sequence[Example], held_out: Sequence[Example], decode: Callable[[Sequence[int]], str], say: Callable[[str], None]
+    ) -> "Objective":
+        """The objective as it is for these rows, such as with the labels found in them; `decode` leaves special tokens out.
+
+        Raises:
+            DataError: the rows do not say what it needs.
+        """
+        return self
+
     def arrange(self, examples: Sequence[Example]) -> list[Example]:
         """What is learnt from, given a source's rows; here an objective adds samples that only it needs."""
         return list(examples)
@@ -72,6 +99,26 @@ class Objective(Leaf):
     def reads_everything(self) -> bool:
         """Whether `loss` reads more of the policy's scores than log-probabilities."""
         return False
+
+    @property
+    def outputs(self) -> Outputs | None:
+        """What it reads of a linear head on the final hidden state, which is born at zero and trained with the adaptation."""
+        return None
+
+    @property
+    def writes(self) -> bool:
+        """Whether its result writes text; a head that is read at leaves takes the vocabulary's place."""
+        return self.outputs is None or self.outputs.at != "leaf"
+
+    @property
+    def choices(self) -> Mapping[str, tuple[int, ...]]:
+        """Where it tells labels apart, each with the tokens of its words as an answer; known once it is settled."""
+        return {}
+
+    @property
+    def usual_choice(self) -> str:
+        """The label that most training rows have."""
+        return ""
 
     @property
     def needs_reference(self) -> bool:
@@ -94,8 +141,12 @@ class Objective(Leaf):
         return ()
 
     def advantages(self, rewards: np.ndarray) -> np.ndarray:
-        """[G] rewards of the answers to one prompt → what each is moved by."""
-        raise NotImplementedError(f"{self.kind} samples no answers")
+        """[G] rewards of the answers to one prompt → what each is moved by; 0 where tokens are moved by what `by_token` says."""
+        return np.zeros(len(rewards))
+
+    def by_token(self, written: Sequence[Written]) -> list[dict[str, np.ndarray]]:
+        """All answers of a step → for each what `loss` must know of its tokens, by name, [L]; see `Forest.member_known`."""
+        return [{} for _ in written]
 
     @abstractmethod
     def weight(self, examples: list[Example]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from beside_trl import (
     STEPS,
     answered,
@@ -26,15 +27,20 @@ from beside_trl import (
     words,
     written,
 )
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
 
+from etude.adaptation.sequence_classifier import save_with_outputs
 from etude.core.sample import Example
 from etude.engine.loop import fit
+from etude.model.outputs import outputs_weight
 from etude.objective.cpo import CPO
 from etude.objective.dpo import DPO
 from etude.objective.grpo import GRPO
 from etude.objective.kto import KTO
 from etude.objective.next_token import NextToken
 from etude.objective.orpo import ORPO
+from etude.objective.reward import RewardModel
 from etude.objective.rewards.by_function import ByFunction
 from etude.objective.rloo import RLOO
 from etude.objective.simpo import SimPO
@@ -278,3 +284,32 @@ def test_rloo(tmp_path):
     factor = sum(lengths) / len(lengths)
     assert made.metrics[0]["gradient_norm"] * factor == pytest.approx(history(trainer)[0]["grad_norm"], rel=1e-4)
     assert made.metrics[0]["reward"] == pytest.approx(history(trainer)[0]["reward"])
+
+
+@pytest.mark.parametrize(("adaptation", "centring"), [("full", None), ("lora", None), ("lora", 0.2)])
+def test_reward(tmp_path, adaptation, centring):
+    """TRL too reads the token that ends an answer. Its head begins at random and ours at zero, so it is given ours."""
+    examples = pairs()
+    made = fits(tmp_path, RewardModel(centring=centring or 0.0), examples, adaptation)
+    weight = outputs_weight(made.attached.model)
+    with torch.no_grad():
+        weight.copy_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    (tmp_path / "start").mkdir()
+    save_with_outputs(made.attached, tmp_path / "start", "reward", made.course.objective.outputs)
+    base = tiny.copy_of(tiny.llama(), "eager")
+    if adaptation == "full":
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "start", num_labels=1, dtype=torch.float32)
+    else:
+        base.save_pretrained(tmp_path / "base")
+        under = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1, dtype=torch.float32)
+        model = PeftModel.from_pretrained(under, tmp_path / "start", is_trainable=True)
+    columns = columns_of_pairs(examples)
+    trainer = trains(trl.RewardTrainer, trl.RewardConfig, model, columns, tmp_path, center_rewards_coefficient=centring)
+    for row, example in zip(trainer.train_dataset, examples, strict=True):
+        for sample in example.samples:
+            assert row[f"{sample.role}_ids"] == sample.tokens.tolist()
+    fit(made.course)
+    agree(made, trainer)
+    theirs = history(trainer)
+    assert [one["accuracy"] for one in made.metrics] == pytest.approx([one["accuracy"] for one in theirs])
+    assert [one["margin"] for one in made.metrics] == pytest.approx([one["margin"] for one in theirs], abs=1e-5)

@@ -18,26 +18,28 @@ from etude.objective.rewards.by_function import ByFunction
 WHOLE = Cut(4096, 4)
 CUTS = {"small rows": Cut(90, 4), "nothing shared": Cut(4096, 1000), "padded": Cut(4096, 16, "padded")}
 OTHERS = [name for name in catalog.OBJECTIVES if name not in ("next-token", "dpo")]
+WITH_HEADS = [name for name in OTHERS if catalog.find("objective", name)().outputs is not None]
 WAYS = [*((kind, "next-token") for kind in catalog.ADAPTATIONS), *(("lora", objective) for objective in OTHERS)]
+WAYS += [("full", objective) for objective in WITH_HEADS]
 REWARD = "def reward(prompt, expected, answer):\n    return sum(word in ('7', '11', '30') for word in answer.split())\n"
 
 
 def made(folder: Path, way: tuple[str, str], cut: Cut, steps: int = 3, **train: object) -> tiny.Made:
     adaptation, kind = way
     rate = {"full": 3e-3, "last_layers": 3e-3, "lora+": 1e-3}.get(adaptation, 1e-2)
-    aim, examples = _aim(folder.parent, kind)
+    aim, examples = _aim(folder.parent, kind, adaptation)
     # Plain descent: Adam would make of a last bit in a gradient near zero a whole step.
     options = dict(learning_rate=rate, cut=cut, examples_per_step=8, schedule="constant", epsilon=1e-2, **train)
     return tiny.course(folder, catalog.find("adaptation", adaptation)(), aim, examples=examples, steps=steps, **options)
 
 
-def _aim(folder: Path, kind: str) -> tuple[Objective, list]:
-    if kind not in ("grpo", "rloo"):
-        aim = catalog.find("objective", kind)()
-        return aim, tiny.some_examples(aim, 16)
+def _aim(folder: Path, kind: str, adaptation: str) -> tuple[Objective, list]:
+    if catalog.find("objective", kind)().sampling is None:
+        return tiny.task(catalog.find("objective", kind)(), 16)
     (folder / "reward.py").write_text(REWARD)
     rewards = [ByFunction(file=str(folder / "reward.py"))]
-    return catalog.find("objective", kind)(group=3, max_new_tokens=4, rewards=rewards), tiny.some_examples(NextToken(), 16)
+    options = {"beta": 0.0} if adaptation == "full" else {}  # there is no parent to switch back to
+    return catalog.find("objective", kind)(group=3, max_new_tokens=4, rewards=rewards, **options), tiny.some_examples(NextToken(), 16)
 
 
 def trajectory(folder: Path, way: tuple[str, str], cut: Cut) -> list[float]:

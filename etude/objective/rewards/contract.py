@@ -18,6 +18,11 @@ class Reward(Leaf):
         """Files that it is made of."""
         return ()
 
+    @property
+    def reads_with(self) -> str | None:
+        """The artefact whose head says what answers are worth, in place of `score`; None where `score` does."""
+        return None
+
     @abstractmethod
     def score(self, prompt: str, expected: str, answer: str) -> float:
         """What an answer is worth.
