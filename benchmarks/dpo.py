@@ -32,9 +32,10 @@ class Size:
     """Tokens of prompt and answer, at most."""
 
 
-FULL, QUICK = Size(4, 2, 2, 1024), Size(2, 1, 2, 400)
-# Without checkpointing or in float32 one of TRL's takes up to 14 GiB here, so never two of them at once.
-GROUPS = (Group(("trl", "etude", "etude float32")), Group(("trl unchecked", "etude")), Group(("trl float32", "etude float32")))
+FULL, QUICK = Size(4, 2, 2, 640), Size(2, 1, 2, 400)  # with pairs of up to TRL's 1,024 tokens a full run would take twice as long
+# Without checkpointing or in float32 one of TRL's takes up to 14 GiB here, so never two of them at once. Of TRL's float32 only the
+# first losses are wanted.
+GROUPS = (Group(("trl", "etude", "etude float32")), Group(("trl unchecked", "etude")), Group(("trl float32",), passes=1))
 QUICK_GROUPS = (Group(("trl", "etude", "etude float32")),)
 CONTEST = Contest(
     name="dpo",

@@ -15,10 +15,10 @@ from side_by_side.plan import Plan
 
 LEARNING_RATE = 1e-4
 OURS = Group(("etude", "etude unshared", "etude float32"))
-# Without checkpointing or in float32 one of TRL's takes up to 14 GiB here, so never two of them at once. A step of the tree takes TRL
-# minutes: its defaults take one to warm up and one that counts.
+# Without checkpointing or in float32 one of TRL's takes up to 14 GiB here, so never two of them at once. Of TRL's float32 only the
+# first losses are wanted. A step of the tree takes TRL minutes: its defaults take one to warm up and one that counts.
 GROUPS = {
-    "groups": (OURS, Group(("trl", "etude")), Group(("trl unchecked", "etude")), Group(("trl float32", "etude float32"))),
+    "groups": (OURS, Group(("trl", "etude")), Group(("trl unchecked", "etude"), passes=3), Group(("trl float32",), passes=2)),
     "tree": (OURS, Group(("trl", "etude"), passes=2)),
 }
 QUICK_GROUPS = (OURS, Group(("trl", "etude")))
@@ -43,7 +43,7 @@ def run(shape: str, base: Base, work: Path, asked: Namespace) -> dict[str, Any]:
     from grpo_sides.answers import Size, batches_of
 
     full = {
-        "groups": Size(prompt=500, answers=8, tokens=96, batches=2, passes=2),
+        "groups": Size(prompt=500, answers=8, tokens=96, passes=4),
         "tree": Size(prompt=500, answers=8, tokens=60, branches=4, branch=200, passes=3),
     }
     quick = {

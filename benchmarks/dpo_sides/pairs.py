@@ -1,7 +1,7 @@
 """What do all sides learn to prefer? Real pairs, rendered once; every side is given the same tokens.
 
 Two shapes, cut from the same 300 pairs by their lengths alone: `long` has prompts longer than both answers together, `short` prompts
-shorter than either answer. Pairs longer than TRL's own limit of 1,024 tokens are left out, so that no side cuts any.
+shorter than either answer. Pairs longer than a limit (below TRL's own of 1,024 tokens) are left out, so that no side cuts any.
 """
 
 import random
@@ -13,8 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from side_by_side.texts import answered, asked
 
-LONGEST = 1024
-"""Tokens of prompt and answer: TRL's default `max_length`."""
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 BETA = 0.1
 
@@ -46,8 +44,12 @@ def rendered(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]])
     return pairs
 
 
-def of_shape(shape: str, pairs: Sequence[Pair], longest: int = LONGEST) -> list[Pair]:
-    """Those of a shape, always in the same order."""
+def of_shape(shape: str, pairs: Sequence[Pair], longest: int) -> list[Pair]:
+    """Those of a shape, always in the same order.
+
+    Args:
+        longest: tokens of a prompt and an answer, at most.
+    """
     fits = {
         "long": lambda pair: len(pair.prompt) > pair.supervised,
         "short": lambda pair: len(pair.prompt) < min(len(pair.chosen), len(pair.rejected)),

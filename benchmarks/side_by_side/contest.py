@@ -41,7 +41,7 @@ class Group:
 
     names: tuple[str, ...]
     passes: int | None = None
-    """Over the plan's batches, where a side is too slow for all of them; it is not judged then."""
+    """Over the plan's batches, where not all of them are wanted; these sides are not judged then."""
 
 
 @dataclass(frozen=True, slots=True)

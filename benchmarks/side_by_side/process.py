@@ -75,10 +75,9 @@ def race(shape: str, plan: Plan, work: Path, sides: Mapping[str, str]) -> dict[s
     work.mkdir()
     plan.write(work)
     with ExitStack() as stack:
-        running = []
-        for name, module in sides.items():
-            running.append(stack.enter_context(Side(name, module, work, plan.threads)))
-            assert running[-1].answer() == {"ready": True}, "a side says when it is ready"
+        running = [stack.enter_context(Side(name, module, work, plan.threads)) for name, module in sides.items()]
+        for side in running:
+            assert side.answer() == {"ready": True}, "a side says when it is ready"
         for number in range(len(plan.steps)):
             for side in running:
                 side.step()
