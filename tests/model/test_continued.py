@@ -92,6 +92,18 @@ def test_bytes_can_be_continued_and_long_rows_are_cut():
     assert len(longer.parts) == 4 and longer.tokenizer.decode(ids(longer.tokenizer, "-" * 99)) == "-" * 99
 
 
+def test_no_token_is_made_a_second_way():
+    """`abc` is known by a + bc, but text writes ab + c: joining these would let the old merge abc + d apply where it never did."""
+    names = ["a", "b", "c", "d", "ab", "bc", "abc", "abcd"]
+    merges = [("a", "b"), ("b", "c"), ("a", "bc"), ("abc", "d")]
+    base = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=merges))
+    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert base.encode("abcd").tokens == ["ab", "c", "d"]
+    more = continued(base, counted(base, ["abcd"] * 9), 3)
+    assert all(more.tokenizer.token_to_id(name) == i for i, name in enumerate(names))
+    assert more.parts == {8: (2, 3)} and more.tokenizer.encode("abcd").tokens == ["ab", "cd"]
+
+
 def test_nothing_to_join():
     with pytest.raises(DataError, match="no pair of tokens occurs 2 times"):
         continued(BASE, counted(BASE, ["xy"]), 10)
