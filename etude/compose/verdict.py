@@ -158,6 +158,8 @@ def _counted(counts: Counts | None) -> tuple[Count, ...]:
     names = ("read", "left_out_by_where", "left_out_by_limit", "too_long", "last_turn_too_long", "truncated", "split_documents", "unrolled")
     names += ("duplicates_of_held_out", "duplicates_in_training", "training", "held_out", "logical_tokens", "supervised_tokens")
     found = [Count(name=name.replace("_", " "), value=counts.total(name)) for name in names if counts.total(name)]
+    weighed = [(one, f"{one.path}: each counts {one.loss_weight:g}") for one in counts.sources if one.loss_weight != 1.0 and one.training]
+    found += [Count(name="at a loss weight", value=one.supervised_tokens, why=why) for one, why in weighed]
     return (*found, *(Count(name="left out", value=number, why=kind) for kind, number in counts.bad.items()))
 
 

@@ -69,6 +69,11 @@ class Objective(Leaf):
         return f"as {self.kind} counts it"
 
     @property
+    def weighs_tokens(self) -> bool:
+        """Whether every supervised token counts by its own weight, so that rows of other sources may be mixed in at other weights."""
+        return False
+
+    @property
     def reads_everything(self) -> bool:
         """Whether `loss` reads more of the policy's scores than log-probabilities."""
         return False

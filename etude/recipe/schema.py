@@ -48,6 +48,8 @@ class Source(Strict):
     """Templates that replace the format: for tables with columns of their own."""
     weight: PositiveFloat | None = None
     """Share of this source in the mixture, relative to the others'; by default each counts as many rows as it has."""
+    loss_weight: PositiveFloat = 1.0
+    """How much each learnt token of this source counts in the loss, beside the others' 1; `weight` is how often its rows come."""
     limit: PositiveInt | None = None
     """Take at most this many rows, chosen by the seed."""
     split: str = "train"
