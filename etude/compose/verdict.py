@@ -43,6 +43,8 @@ class Story:
     warnings: tuple[str, ...]
     grave: tuple[str, ...] = ()
     """What must be read before the figures: warnings that come first."""
+    against_forgetting: tuple[str, ...] = ()
+    """What the recipe did against forgetting, and what was measured of it."""
     before: Mapping[str, float] = field(default_factory=dict)
     """By how many nats a token the loss on general text rose in each stage that the parent stands on."""
 
@@ -91,6 +93,7 @@ def judged(
         files=story.files,
         metrics_reason=reason,
         general_text=f"{text.sentence}; {len(trial.general):,} passages of it were scored" if text is not None else "",
+        against_forgetting=story.against_forgetting,
         warnings=(*story.warnings, *_of_one_text(trial)),
     )
     unit = units(trial.held_out)

@@ -220,8 +220,15 @@ class Work:
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
             grave=tuple(self.seen),
+            against_forgetting=tuple(self._against_forgetting(outcome)),
             before=lost_before(self.opened.parent, self.setting.store),
         )
+
+    def _against_forgetting(self, outcome: Outcome) -> Iterator[str]:
+        """What was done about it, each with its own figure; the loss on general text stands beside them."""
+        if outcome.distance is not None:
+            decay = f"Weight decay of {self.stage.train.weight_decay:g} towards the parent"
+            yield f"{decay}: what was trained ended {outcome.distance:.2%} of its parent's size away from it."
 
     def publish(self, outcome: Outcome, judgement: Judgement | None) -> Judgement | None:
         """Weights, tokenizer, journal, judgement and report become visible at once, with their record; the judgement as it is kept."""

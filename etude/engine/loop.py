@@ -15,6 +15,7 @@ from etude.core.sample import Example
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.checkpoint import Checkpoints
+from etude.engine.decay import Anchors
 from etude.engine.interrupt import Interrupt
 from etude.engine.journal import Journal
 from etude.engine.optimizer import make_optimizer, optimizer_tensors, restore_optimizer, set_rate
@@ -96,6 +97,8 @@ class Outcome:
     totals: Totals
     metrics: dict[str, float]
     """Of the last step."""
+    distance: float | None = None
+    """From the parent, over what was pulled there, as a share of its size; None where nothing was."""
 
 
 def fit(course: Course) -> Outcome:
@@ -110,7 +113,10 @@ def fit(course: Course) -> Outcome:
 class _Run:
     def __init__(self, course: Course):
         self.course = course
-        self.optimizer = make_optimizer(course.attached, course.train, course.learning_rate)
+        self.anchors = Anchors(course.attached, course.train)  # of the newborn: before anything is restored
+        self.optimizer = make_optimizer(course.attached, course.train, course.learning_rate, self.anchors)
+        if course.train.decay_to == "parent":
+            course.say(self.anchors.sentence())
         self.parameters = list(course.attached.trainable.values())
         self.checkpoints = Checkpoints(course.folder / "checkpoints", course.train.keep_checkpoints)
         self.drawn = course.order.start()
@@ -142,7 +148,7 @@ class _Run:
         if stopped := interrupt.requested():
             course.say(f"stopped after step {self.step} of {course.steps}; the same command goes on from there")
         course.policy.model.eval()
-        return Outcome(self.step, self.step == course.steps, stopped, self.totals, metrics)
+        return Outcome(self.step, self.step == course.steps, stopped, self.totals, metrics, self.anchors.distance())
 
     def _journal(self) -> AbstractContextManager[Journal | None]:
         """Only the first process writes what happened; a cut line is said."""

@@ -112,6 +112,10 @@ class Train(Strict):
     """How the rate moves: constant, linear, cosine, warmup-stable-decay."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decay of matrices towards zero; never of biases and norms."""
+    decay_to: Literal["zero", "parent"] = "zero"
+    """Where `weight_decay` pulls: matrices to zero, or all that changes to what it was in the parent, norms and biases too
+    (L2-SP, https://arxiv.org/abs/1802.01483, taken off the weights as AdamW takes its decay). A LoRA's factors go to zero either way,
+    where they say nothing beside the parent; virtual tokens have no such place. Needs a copy of what it pulls to."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -136,6 +140,12 @@ class Train(Strict):
     """Steps between looks at the held-out rows: their loss, or of pairs the share preferred. By default only at the start and the end."""
     trackers: list[one_of("tracker")] = []  # type: ignore[valid-type]
     """Where metrics go besides the JSONL file that is always written."""
+
+    @model_validator(mode="after")
+    def _pulls(self) -> "Train":
+        if self.decay_to == "parent" and not self.weight_decay:
+            raise ValueError("`decay_to: parent` pulls by `weight_decay`, which is 0: set it, such as to 0.01")
+        return self
 
 
 class Stage(Strict):
