@@ -16,7 +16,7 @@ from etude.core.sample import Example, Sample
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course
-from etude.engine.reference import Reference, StoredReference, switched_off
+from etude.engine.reference import Reference, StoredReference, beside, second_copy, switched_off
 from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step
 from etude.model.policy import Policy
@@ -136,13 +136,15 @@ def course(
     """Everything that `fit` needs, for a tiny Llama of its own and 32 rows."""
     model = model if model is not None else llama()
     model.requires_grad_(False)
-    attached = adaptation.attach(model, seed=1)
     cut = cut or Cut(4096)
     policy = Policy(model, layout=cut.layout, compute=compute)
+    parent = second_copy(policy) if objective.needs_reference and objective.sampling is not None and not adaptation.keeps_parent else None
+    attached = adaptation.attach(model, seed=1)
     examples = list(examples) if examples is not None else some_examples(objective, 32)
     reference = None
-    if objective.needs_reference:
-        assert attached.can_switch_off or objective.sampling is None, "new answers have no stored scores"
+    if parent is not None:
+        reference = beside(parent)
+    elif objective.needs_reference:
         stored = None if attached.can_switch_off else StoredReference.compute(policy, examples, cut)
         reference = switched_off(policy, attached) if stored is None else StoredReference(examples, stored)
     rollouts = None

@@ -125,14 +125,12 @@ def artefact_name(recipe: Recipe, stage: str) -> str:
 
 
 def _check_objective(stage: Stage) -> None:
-    """Answers yet to be written need rewards, and a parent that is still there: its scores are stored for rows only."""
+    """Answers yet to be written need rewards, and a source's own weight tokens that are weighed."""
     objective: Objective = stage.objective
     if not objective.weighs_tokens and (odd := next((s for s in stage.data.sources if s.loss_weight != 1.0), None)):
         what = f"data.sources: {odd.path} has a loss_weight, and {objective.kind} weighs whole answers, not tokens"
         raise TrainingError(what, "leave it out, or set `weight`: how often its rows come")
-    if rewarded(objective) is not None and objective.needs_reference and not stage.adapt.keeps_parent:
-        what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
-        raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
+    rewarded(objective)
 
 
 def _check_context(stage: Stage, known: Known) -> None:

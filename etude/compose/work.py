@@ -23,9 +23,10 @@ from etude.core import ranks
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course, Hook, Moment, Outcome, fit
-from etude.engine.reference import Reference, StoredReference, switched_off
+from etude.engine.reference import Reference, StoredReference, beside, second_copy, switched_off
 from etude.engine.rollouts import Rollouts
 from etude.engine.trackers.contract import Tracking
+from etude.evaluation.figures import memory
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
 from etude.lineage.record import Draft, Fingerprints
@@ -61,11 +62,18 @@ class Work:
         self.judging = 0.0
         """Seconds that measuring has taken so far."""
         self.stored: StoredReference | None = None
+        self.beside: Policy | None = None
+        """A second model in memory, and what is said of it."""
+        self.second = ""
         if not stage.adapt.keeps_parent:
             began = time.perf_counter()
             self.parent = self._measure("the parent", will_change=True) if leads() else None
             self.judging = time.perf_counter() - began
             self.stored = self._stored_reference()
+            if stage.objective.needs_reference and self.stored is None:
+                self.beside = second_copy(self.policy)
+                why = f"{stage.objective.kind} scores new answers by it, and {stage.adapt.kind} changes it"
+                self._declare("a frozen copy of the parent", why)
         self.parameters = sum(p.numel() for p in self.opened.model.parameters())
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
         self.policy.check()
@@ -109,7 +117,15 @@ class Work:
         """The parent's scores: stored, or by switching adapters off."""
         if not self.stage.objective.needs_reference:
             return None
+        if self.beside is not None:
+            return beside(self.beside)
         return self.stored or switched_off(self.policy, self.attached)
+
+    def _declare(self, what: str, why: str) -> None:
+        """A second model is never held silently."""
+        assert self.beside is not None, "there is one"
+        self.second = f"{what}, {memory(sum(p.nbytes for p in self.beside.model.parameters()))}"
+        self.voice.say(f"a second model is held in memory: {self.second} ({why})")
 
     def _rollouts(self) -> Rollouts | None:
         if self.stage.objective.sampling is None:
@@ -206,6 +222,7 @@ class Work:
         smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
+        environment |= {"second model in memory": self.second} if self.second else {}
         return Story(
             parent=self.opened.parent.reference,
             tuned=self.begun.artefact,

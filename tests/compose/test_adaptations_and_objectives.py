@@ -57,3 +57,13 @@ def test_rewards(base, project, voice):
     assert etude.run(str(file), voice=voice, project=project).stages["r"].reused
     (project / "reward.py").write_text("def reward(prompt, expected, answer):\n    return float('b' in answer)\n")
     assert etude.run(str(file), voice=voice, project=project).stages["r"].record.version == first.version + 1
+
+
+def test_a_divergence_under_full_tuning_declares_its_second_model(project, base, voice):
+    (project / "reward.py").write_text("def reward(prompt, expected, answer):\n    return float('a' in answer)\n")
+    aim = {"kind": "grpo", "group": 3, "max_new_tokens": 4, "beta": 0.1, "rewards": [{"kind": "python", "file": "reward.py"}]}
+    file = recipe(project / "rewarded.yaml", base, {"r": stage(project / "answers.jsonl", objective=aim, adapt="full")})
+    done = etude.run(str(file), voice=voice, project=project).stages["r"]
+    (said,) = [line for line in voice.lines if line.startswith("a second model is held in memory")]
+    assert "a frozen copy of the parent, " in said and said.endswith("(grpo scores new answers by it, and full changes it)")
+    assert done.judgement.about.environment["second model in memory"].startswith("a frozen copy of the parent, ")
