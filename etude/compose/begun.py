@@ -9,8 +9,9 @@ import torch
 
 from etude.compose.artefacts import Known, look_up
 from etude.compose.general import general_text_of
-from etude.compose.judging import Trial, check, trial_of
+from etude.compose.judging import Trial, check, set_aside, trial_of
 from etude.compose.voice import Voice
+from etude.core.sample import Example
 from etude.data.prepare import Prepared, prepare
 from etude.engine.rollouts import rewarded
 from etude.errors import DataError, ModelError, TrainingError
@@ -42,6 +43,8 @@ class Begun:
     known: Known
     """Its parent."""
     prepared: Prepared
+    looked_at: list[Example]
+    """Held-out examples that say when to stop; empty where nothing stops early."""
     text: GeneralText | None
     """None where nothing is to be kept, or nothing judged."""
     trial: Trial | None
@@ -72,13 +75,16 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
     for line in prepared.counts.lines():
         voice.say(line)
+    prepared, looked_at = set_aside(prepared, stage.train)
+    if looked_at:
+        voice.say(f"{len(looked_at):,} held-out examples say when to stop, and are not judged")
     text, trial = None, None
     if settings is not None:
         text = general_text_of(settings)
         trial = trial_of(prepared, text, tokenizer, settings, stage.data.context)
         check(trial, settings)
     identity = _identity(stage, known, prepared, dtype)
-    return Begun(known, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity)
+    return Begun(known, prepared, looked_at, text, trial, dtype, artefact_name(setting.recipe, name), identity)
 
 
 def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
@@ -130,7 +136,9 @@ def _check_objective(stage: Stage) -> None:
     if not objective.weighs_tokens and (odd := next((s for s in stage.data.sources if s.loss_weight != 1.0), None)):
         what = f"data.sources: {odd.path} has a loss_weight, and {objective.kind} weighs whole answers, not tokens"
         raise TrainingError(what, "leave it out, or set `weight`: how often its rows come")
-    rewarded(objective)
+    if rewarded(objective) is not None and stage.train.early_stopping is not None:
+        what = f"train.early_stopping looks at held-out rows, and what {objective.kind} learns from is yet to be written"
+        raise TrainingError(what, "leave it out, and look at the reward in the journal")
 
 
 def _check_context(stage: Stage, known: Known) -> None:

@@ -163,7 +163,7 @@ class Work:
             yield []
             return
         train = self.stage.train
-        held_out = held_out_of(self.prepared, self.settings.rows if self.settings else 200)
+        held_out = self.begun.looked_at or held_out_of(self.prepared, self.settings.rows if self.settings else 200)
         hooks: list[Hook] = []
         if held_out:
             hooks.append((lambda _moment: glance(self.policy, held_out, self.cut), train.evaluate_every or 0))
@@ -243,6 +243,8 @@ class Work:
 
     def _against_forgetting(self, outcome: Outcome) -> Iterator[str]:
         """What was done about it, each with its own figure; the loss on general text stands beside them."""
+        if outcome.kept is not None:
+            yield f"Early stopping: {outcome.kept.sentence}."
         if outcome.distance is not None:
             decay = f"Weight decay of {self.stage.train.weight_decay:g} towards the parent"
             yield f"{decay}: what was trained ended {outcome.distance:.2%} of its parent's size away from it."
@@ -268,6 +270,8 @@ class Work:
 
         losses = curve(self.folder / "metrics.jsonl").train  # an interruption after the last step leaves the outcome without metrics
         metrics: dict[str, float | int | str | None] = {"loss": losses[-1].loss if losses else None, "steps": outcome.steps}
+        if (best := outcome.kept) is not None:
+            metrics |= {"best_step": best.best_step, "steps_not_taken": best.steps_not_taken, f"best {best.figure}": best.best}
         counts = self.prepared.counts
         draft = Draft(
             name=self.begun.artefact,

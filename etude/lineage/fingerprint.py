@@ -128,7 +128,10 @@ def stage_identity(parent: str, data: str, section: Mapping[str, Any]) -> str:
         section: the stage's part of the recipe, best without what has its default: then a key that is new, or a default that is
             written out, does not make it another stage. Keys that cannot change the result are left out here.
     """
-    train = {key: value for key, value in section.get("train", {}).items() if key not in INDIFFERENT}
+    train = section.get("train", {})
+    stops = train.get("early_stopping") is not None  # then looks decide, and how often there are any
+    indifferent = [key for key in INDIFFERENT if not (stops and key == "evaluate_every")]
+    train = {key: value for key, value in train.items() if key not in indifferent}
     read = section.get("data", {})
     places = {key: _without_paths(read[key]) for key in ("sources", "held_out") if key in read}
     rest = {key: value for key, value in section.items() if key not in ("parent", "data", "train")}

@@ -93,6 +93,15 @@ class Data(Strict):
     """Which part of a conversation is learnt: every assistant turn, only the last one, or every token."""
 
 
+class EarlyStopping(Strict):
+    """When a run ends before its last step: where a held-out figure gets no better. The best look's weights are what is kept."""
+
+    patience: PositiveInt = 3
+    """Looks in a row without a gain; there is one every `evaluate_every` steps."""
+    minimum_gain: Annotated[float, Field(ge=0)] = 0.0
+    """What a gain must exceed: nats a token of the held-out loss, or the share of held-out pairs preferred."""
+
+
 class Train(Strict):
     """How a stage learns."""
 
@@ -138,13 +147,18 @@ class Train(Strict):
     """How many to keep; older ones are removed once a newer one is whole."""
     evaluate_every: PositiveInt | None = None
     """Steps between looks at the held-out rows: their loss, or of pairs the share preferred. By default only at the start and the end."""
+    early_stopping: EarlyStopping | None = None
+    """Stop where held-out rows gain nothing more, and keep the best weights, of which a copy is held; `{}` takes the defaults. Half of the
+    held-out rows (200 at most) are looked at, and then not judged: what chose the weights cannot say how good they are."""
     trackers: list[one_of("tracker")] = []  # type: ignore[valid-type]
     """Where metrics go besides the JSONL file that is always written."""
 
     @model_validator(mode="after")
-    def _pulls(self) -> "Train":
+    def _whole(self) -> "Train":
         if self.decay_to == "parent" and not self.weight_decay:
             raise ValueError("`decay_to: parent` pulls by `weight_decay`, which is 0: set it, such as to 0.01")
+        if self.early_stopping is not None and self.evaluate_every is None:
+            raise ValueError("`early_stopping` looks at held-out rows every `evaluate_every` steps: set that, such as to 10")
         return self
 
 
