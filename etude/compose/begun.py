@@ -10,6 +10,7 @@ import torch
 from etude.compose.artefacts import Known, look_up
 from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, set_aside, trial_of
+from etude.compose.replay import with_replay
 from etude.compose.voice import Voice
 from etude.core.sample import Example
 from etude.data.prepare import Prepared, prepare
@@ -83,6 +84,9 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
         text = general_text_of(settings)
         trial = trial_of(prepared, text, tokenizer, settings, stage.data.context)
         check(trial, settings)
+    prepared = with_replay(prepared, stage, trial, [*prepared.held_out, *looked_at], tokenizer, stop_ids)
+    if prepared.replayed is not None:
+        voice.say(prepared.replayed.line)
     identity = _identity(stage, known, prepared, dtype)
     return Begun(known, prepared, looked_at, text, trial, dtype, artefact_name(setting.recipe, name), identity)
 
@@ -107,6 +111,8 @@ def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype
         section["files"] = [_digest(file) for file in objective.files]
         for reward in section["objective"].get("rewards", ()):
             reward.pop("file", None)
+    if prepared.replayed is not None:
+        section["replayed"] = prepared.replayed.fingerprint
     return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
 
 
@@ -120,7 +126,9 @@ def _digest(file: str) -> str:
 
 def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
     """How many examples a stage draws in all, and in how many steps; the last step takes what is left."""
-    train, count = stage.train, sum(len(examples) for _, examples in prepared.train)
+    train, again = stage.train, prepared.replayed
+    rows = [len(examples) for _, examples in prepared.train]
+    count = sum(rows) if again is None else sum(rows[:-1]) / (1 - again.share)
     drawn = train.steps * train.examples_per_step if train.steps else max(1, round(train.epochs * count))
     return drawn, math.ceil(drawn / train.examples_per_step)
 
@@ -136,6 +144,9 @@ def _check_objective(stage: Stage) -> None:
     if not objective.weighs_tokens and (odd := next((s for s in stage.data.sources if s.loss_weight != 1.0), None)):
         what = f"data.sources: {odd.path} has a loss_weight, and {objective.kind} weighs whole answers, not tokens"
         raise TrainingError(what, "leave it out, or set `weight`: how often its rows come")
+    if stage.data.replay is not None and not objective.weighs_tokens:
+        what = f"data.replay mixes in rows to be learnt token by token, and {objective.kind} compares or rates whole answers"
+        raise TrainingError(what, "leave it out, or replay in a stage of `next-token`")
     if rewarded(objective) is not None and stage.train.early_stopping is not None:
         what = f"train.early_stopping looks at held-out rows, and what {objective.kind} learns from is yet to be written"
         raise TrainingError(what, "leave it out, and look at the reward in the journal")

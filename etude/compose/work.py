@@ -18,6 +18,7 @@ from etude.compose.begun import Begun, Setting, length
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
+from etude.compose.replay import replay_sentence
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
@@ -92,6 +93,7 @@ class Work:
         sources = [examples for _, examples in self.prepared.train]
         weights = [source.weight or float(len(examples)) for source, examples in self.prepared.train]
         examples, steps = length(self.stage, self.prepared)
+        self.order = Order(tuple(map(len, sources)), tuple(weights), train.seed)
         with self._hooks(steps) as hooks:
             return fit(
                 Course(
@@ -99,7 +101,7 @@ class Work:
                     attached=self.attached,
                     objective=self.stage.objective,
                     sources=sources,
-                    order=Order(tuple(map(len, sources)), tuple(weights), train.seed),
+                    order=self.order,
                     train=train,
                     steps=steps,
                     examples=examples,
@@ -243,6 +245,9 @@ class Work:
 
     def _against_forgetting(self, outcome: Outcome) -> Iterator[str]:
         """What was done about it, each with its own figure; the loss on general text stands beside them."""
+        if (again := self.prepared.replayed) is not None:
+            drawn = min(length(self.stage, self.prepared)[0], outcome.steps * self.stage.train.examples_per_step)
+            yield replay_sentence(again, self.order, [examples for _, examples in self.prepared.train], drawn)
         if outcome.kept is not None:
             yield f"Early stopping: {outcome.kept.sentence}."
         if outcome.distance is not None:

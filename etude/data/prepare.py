@@ -25,6 +25,28 @@ BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Replayed:
+    """What is learnt again beside the rows of the task: the last source of `Prepared.train`."""
+
+    name: str
+    share: float
+    """Of all rows drawn."""
+    rows: int
+    left_out: int
+    """Rows that have something in common with what is judged."""
+    logical_tokens: int
+    supervised_tokens: int
+    fingerprint: str
+    """SHA-256 over tokens and weights."""
+
+    @property
+    def line(self) -> str:
+        aside = f"; {self.left_out:,} left out, which share something with what is judged" if self.left_out else ""
+        learnt = f"{self.supervised_tokens:,} of {self.logical_tokens:,} tokens learnt"
+        return f"replay: {self.share:.1%} of all rows drawn are of {self.name}: {self.rows:,} to choose from ({learnt}){aside}"
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """What a stage learns from and is judged on."""
 
@@ -42,6 +64,8 @@ class Prepared:
     """[distinct training rows] uint64, sorted: a digest of each one's prompt, or of its text where there is none."""
     asked: dict[tuple[str, int], int]
     """The same digest of each held-out row, by its source and row number."""
+    replayed: Replayed | None = None
+    """None where nothing is learnt again."""
 
 
 def prepare(

@@ -1,9 +1,9 @@
 """What a recipe can say. Every key is here, with its meaning, its unit and its default."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Discriminator, Field, GetJsonSchemaHandler, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from etude.recipe.strict import FileText, Leaf, ModelText, OneOrMany, Strict, one_of
 
@@ -74,6 +74,25 @@ HeldOut = Annotated[
 ]
 
 
+class Replay(Strict):
+    """Rows that are learnt again beside the task, so that they are not forgotten; a bare number is the share."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Of all rows drawn, exactly: 0.1 is every tenth. `examples_per_step` counts them, `epochs` does not."""
+    source: Source | None = None
+    """What is learnt again: rows as this objective reads them. By default the general text that is installed with Python. What shares 16
+    tokens in a row with a passage of `evaluate.keep`, or repeats a held-out row, is left out and counted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_share(cls, value: object) -> object:
+        return {"share": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, handler(core)]}
+
+
 class Data(Strict):
     """What a stage reads."""
 
@@ -81,6 +100,8 @@ class Data(Strict):
     """One source or a list of them; a plain path will do."""
     held_out: HeldOut = 0.05
     """Rows kept for judging and never trained on: a share below 1, a number of rows, or a source of their own."""
+    replay: Replay | None = None
+    """General text or rows of your own mixed in against forgetting, for objectives that learn tokens: `replay: 0.1`."""
     context: PositiveInt = 1024
     """Longest path in tokens."""
     too_long: Literal["drop", "truncate", "error"] = "drop"

@@ -3,10 +3,16 @@
 import json
 
 import pytest
+import torch
 from small_project import recipe, stage
 
 import etude
+from etude.compose.begun import Setting, begin, length
+from etude.compose.voice import Voice
+from etude.data.order import Order
 from etude.errors import DataError, RecipeError, TrainingError
+from etude.evaluation.general_text import general_text
+from etude.lineage.store import open_store
 
 
 def test_decay_to_the_parent_is_told_with_its_distance(project, base, voice):
@@ -67,3 +73,67 @@ def test_what_cannot_be_stopped_early(project, base, voice):
     with pytest.raises(TrainingError, match="what grpo learns from is yet to be written"):
         run(stopping(project) | {"objective": aim})
     assert not voice.bars
+
+
+def replaying(project, replay, **more):
+    one = stage(project / "answers.jsonl", **more)
+    one["data"]["replay"] = replay
+    return one
+
+
+def test_replay_is_drawn_at_its_share_and_never_what_is_judged(project, base, voice):
+    file = recipe(project / "again.yaml", base, {"s": replaying(project, 0.25, steps=5)}, {"rows": 6, "generate": False})
+    begun = _begun(file, project)
+    judged, (source, again) = begun.trial.general, begun.prepared.train[-1]
+    texts = {tuple(run) for one in judged for run in _windows(one.samples[0].tokens)}
+    assert len(judged) > 5 and len(again) > 100
+    assert not any(tuple(run) in texts for one in again for run in _windows(one.samples[0].tokens))
+    every = general_text().passages
+    scored = {every[one.row - 1] for one in judged}
+    assert not scored & {every[one.row - 1] for one in again}, "whole passages, too"
+    sizes = tuple(len(examples) for _, examples in begun.prepared.train)
+    weights = (float(sizes[0]), source.weight)
+    places, _ = Order(sizes, weights, 0).draw((0, 0), 200)
+    assert sum(which for which, _ in places) == 50
+    done = etude.run(str(file), voice=voice, project=project).stages["s"]
+    (said,) = done.judgement.about.against_forgetting
+    assert said.startswith("Replay: 5 of the 20 rows drawn (25.0%) were of general text installed with Python, ")
+    learnt = sum(line.get("supervised_tokens", 0) for line in _journal(done))
+    assert f" of {learnt:,.0f} supervised tokens" in said, "as the engine counted them"
+    assert any(line.startswith("replay: 25.0% of all rows drawn are of general text") for line in voice.lines)
+    assert etude.run(str(file), voice=voice, project=project).stages["s"].reused
+    share = etude.forecast(etude.read_recipe(str(file), ["stages.s.data.replay=0.2"]), project=project)[0]
+    assert share.finished is None
+
+
+def test_rows_of_ones_own_are_replayed_but_not_those_held_out(project, base):
+    rows = [json.loads(line) for line in (project / "answers.jsonl").read_text().splitlines()]
+    more = [{"prompt": f"How many are {i}?", "completion": str(i)} for i in range(12)]
+    (project / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + more))
+    settings = {"share": 0.2, "source": {"path": "own.jsonl"}}
+    begun = _begun(recipe(project / "own.yaml", base, {"s": replaying(project, settings, steps=None, epochs=1)}), project)
+    replayed = begun.prepared.replayed
+    assert (replayed.rows, replayed.left_out) == (52 - 8, 8), "the eight that are held out"
+    assert length(begun_stage(project), begun.prepared)[0] == 40, "32 rows of the task once, and a fifth beside them"
+
+
+def test_replay_is_for_tokens(project, base, voice):
+    one = replaying(project, 0.1) | {"objective": "dpo"}
+    with pytest.raises(TrainingError, match="compares or rates whole answers"):
+        etude.run(str(recipe(project / "no.yaml", base, {"s": one})), voice=voice, project=project)
+    with pytest.raises(RecipeError, match=r"stages\.s\.data\.replay"):
+        etude.run(str(recipe(project / "no.yaml", base, {"s": replaying(project, 1.5)})), voice=voice, project=project)
+
+
+def begun_stage(project):
+    return etude.read_recipe(str(project / "own.yaml")).recipe.stages["s"]
+
+
+def _begun(file, project):
+    loaded = etude.read_recipe(str(file))
+    setting = Setting(loaded.recipe, loaded.mapping, open_store(project), torch.device("cpu"), Voice())
+    return begin(setting, "s", loaded.recipe.base)
+
+
+def _windows(tokens, size=16):
+    return (tokens[i : i + size].tolist() for i in range(len(tokens) - size + 1))
