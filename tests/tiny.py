@@ -19,6 +19,7 @@ from etude.engine.loop import Course
 from etude.engine.reference import Reference, StoredReference, beside, second_copy, switched_off
 from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step
+from etude.engine.teacher import Teacher, in_memory
 from etude.model.policy import Policy
 from etude.objective.contract import Objective
 from etude.recipe.schema import Train
@@ -93,10 +94,11 @@ def gradients_of_step(
     examples: Sequence[Example],
     cut: Cut,
     reference: Reference | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[StepResult, dict[str, Tensor]]:
     """What the engine would move by: its own step, unclipped, with nothing moved."""
     kept = Kept(trainable)
-    result = take_step(policy, objective, examples, cut, kept, list(trainable.values()), reference=reference, clip=None)
+    result = take_step(policy, objective, examples, cut, kept, list(trainable.values()), reference=reference, teacher=teacher, clip=None)
     return result, kept.gradients
 
 
@@ -176,6 +178,7 @@ def course(
         cut,
         folder,
         reference,
+        in_memory(Policy(llama(7), layout=cut.layout, compute=compute)) if objective.teaching is not None else None,
         rollouts,
         [(watch, 1)],
         said.append,

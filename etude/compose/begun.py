@@ -11,6 +11,7 @@ from etude.compose.artefacts import Known, look_up
 from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, set_aside, trial_of
 from etude.compose.replay import with_replay
+from etude.compose.teaching import look_up_teacher
 from etude.compose.voice import Voice
 from etude.core.sample import Example
 from etude.data.prepare import Prepared, prepare
@@ -43,6 +44,8 @@ class Begun:
 
     known: Known
     """Its parent."""
+    teacher: Known | None
+    """Whom it learns from, where that is another model than its parent."""
     prepared: Prepared
     looked_at: list[Example]
     """Held-out examples that say when to stop; empty where nothing stops early."""
@@ -71,6 +74,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
         tracker.library()
     known = look_up(parent, setting.store, voice)
     _check_context(stage, known)
+    teacher = look_up_teacher(stage, setting.recipe.base, known, setting.store, voice)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
     prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
     prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
@@ -87,8 +91,8 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     prepared = with_replay(prepared, stage, trial, [*prepared.held_out, *looked_at], tokenizer, stop_ids)
     if prepared.replayed is not None:
         voice.say(prepared.replayed.line)
-    identity = _identity(stage, known, prepared, dtype)
-    return Begun(known, prepared, looked_at, text, trial, dtype, artefact_name(setting.recipe, name), identity)
+    identity = _identity(stage, known, teacher, prepared, dtype)
+    return Begun(known, teacher, prepared, looked_at, text, trial, dtype, artefact_name(setting.recipe, name), identity)
 
 
 def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
@@ -96,11 +100,11 @@ def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
     known = look_up(parent, setting.store, Voice())
     if known.outline.folder != before.known.outline.folder:  # a whole model, with a tokenizer of its own
         return begin(setting, name, parent)
-    identity = _identity(setting.recipe.stages[name], known, before.prepared, before.dtype)
+    identity = _identity(setting.recipe.stages[name], known, before.teacher, before.prepared, before.dtype)
     return replace(before, known=known, identity=identity)
 
 
-def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype) -> str:
+def _identity(stage: Stage, known: Known, teacher: Known | None, prepared: Prepared, dtype: torch.dtype) -> str:
     """Without what has its default, so that a key that a later etude adds makes no other stage of this one."""
     section = stage.model_dump(mode="json", exclude_defaults=True)
     section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
@@ -111,6 +115,9 @@ def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype
         section["files"] = [_digest(file) for file in objective.files]
         for reward in section["objective"].get("rewards", ()):
             reward.pop("file", None)
+    if teacher is not None:  # what it is counts, not what it is called
+        section["objective"].pop("teacher")
+        section["teacher"] = teacher.parent.fingerprint
     if prepared.replayed is not None:
         section["replayed"] = prepared.replayed.fingerprint
     return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)

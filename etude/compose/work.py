@@ -19,6 +19,7 @@ from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
 from etude.compose.replay import replay_sentence
+from etude.compose.teaching import lessons
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
@@ -75,6 +76,13 @@ class Work:
                 self.beside = second_copy(self.policy)
                 why = f"{stage.objective.kind} scores new answers by it, and {stage.adapt.kind} changes it"
                 self._declare("a frozen copy of the parent", why)
+        rows = [example for _, source in self.prepared.train for example in source]
+        self.lessons = lessons(
+            stage, begun.teacher, rows, self.policy, self.cut, folder, store=setting.store, device=setting.device, voice=voice
+        )
+        if (second := self.lessons.second) is not None:
+            self.beside = second
+            self._declare(self.lessons.who, "distil asks it at every step; `objective.top_k` would ask it once")
         self.parameters = sum(p.numel() for p in self.opened.model.parameters())
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
         self.policy.check()
@@ -109,6 +117,7 @@ class Work:
                     cut=self.cut,
                     folder=self.folder,
                     reference=self._reference(),
+                    teacher=self.lessons.teacher(self.policy, self.attached),
                     rollouts=self._rollouts(),
                     hooks=hooks,
                     say=self.voice.say,
@@ -224,6 +233,7 @@ class Work:
         smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
+        environment |= {"teacher": self.lessons.who} if self.lessons.who else {}
         environment |= {"second model in memory": self.second} if self.second else {}
         return Story(
             parent=self.opened.parent.reference,

@@ -15,3 +15,5 @@ class Scores:
     """[N] of the logits at each source: how far they are from being log-probabilities themselves. Only where it is asked for."""
     mean_logit: Tensor | None = None
     """[N] over the vocabulary. Only where `log_sum_exp` is."""
+    divergence: Tensor | None = None
+    """[N] from a teacher's distribution, in nats. Only where there is a teacher."""

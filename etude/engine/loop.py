@@ -23,6 +23,7 @@ from etude.engine.reference import Reference
 from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step
 from etude.engine.stopping import Kept, Stopping
+from etude.engine.teacher import Teacher
 from etude.errors import TrainingError
 from etude.model.policy import Policy
 from etude.objective.contract import Objective
@@ -80,6 +81,8 @@ class Course:
     cut: Cut
     folder: Path
     reference: Reference | None = None
+    teacher: Teacher | None = None
+    """Where the objective learns from another model's distributions."""
     rollouts: Rollouts | None = None
     """Writes what is learnt from, where the objective samples."""
     hooks: Sequence[Hook] = ()
@@ -206,6 +209,7 @@ class _Run:
                     self.optimizer,
                     self.parameters,
                     reference=course.reference,
+                    teacher=course.teacher,
                     clip=course.train.clip,
                 )
             except torch.OutOfMemoryError as problem:

@@ -13,6 +13,7 @@ from etude.errors import ModelError
 from etude.model import attention
 from etude.model.attention import ForestAttention
 from etude.model.head import Shape, all_readings, log_probabilities
+from etude.model.taught import Distributions, Teaching, TopK, taught
 from etude.model.virtual import VirtualTokens, virtual_of
 
 
@@ -63,13 +64,24 @@ class Policy(nn.Module):
         if self.layout != "forest" and virtual is not None and virtual.embeddings() is None:
             raise ModelError(f"{type(self.model).__name__} has layers that no prefix reaches", "take `prompt` or `lora`")
 
-    def forward(self, forest: Forest, coefficients: Tensor | None = None, *, everything: bool = False) -> Scores:
+    def forward(
+        self,
+        forest: Forest,
+        coefficients: Tensor | None = None,
+        *,
+        everything: bool = False,
+        teacher: tuple[Distributions | TopK, Teaching] | None = None,
+    ) -> Scores:
         """Score the forest's predictions.
 
         Args:
             coefficients: [N] see `Objective.coefficients`.
             everything: whether more than log-probabilities is read.
+            teacher: what it says of this forest, and how the policy is compared with it.
         """
+        if teacher is not None:
+            said, apart = taught(self.hidden(forest), self.head, forest.target, self.shape, *teacher)
+            return Scores(said, divergence=apart)
         if everything:
             return Scores(*all_readings(self.hidden(forest), self.head, forest.target, self.shape))
         return Scores(log_probabilities(self.hidden(forest), self.head, forest.target, self.shape, coefficients))

@@ -10,6 +10,7 @@ from torch import Tensor
 from etude.core.forest import Forest
 from etude.core.sample import Example
 from etude.core.scores import Scores
+from etude.model.taught import Teaching
 from etude.objective.rewards.contract import Reward
 from etude.recipe.strict import Leaf
 
@@ -82,6 +83,11 @@ class Objective(Leaf):
     def needs_reference(self) -> bool:
         """Whether `loss` reads the parent's scores of the same forest."""
         return False
+
+    @property
+    def teaching(self) -> Teaching | None:
+        """Whose distributions `loss` compares the policy's with; None where there is no teacher."""
+        return None
 
     @property
     def watched(self) -> tuple[str, ...]:
