@@ -15,10 +15,10 @@ from etude.adaptation.contract import Attached
 from etude.compose import overlap
 from etude.compose.artefacts import open_model
 from etude.compose.begun import Begun, Setting, length
+from etude.compose.forgetting import against_forgetting
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
-from etude.compose.replay import replay_sentence
 from etude.compose.teaching import lessons
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
@@ -64,9 +64,8 @@ class Work:
         self.judging = 0.0
         """Seconds that measuring has taken so far."""
         self.stored: StoredReference | None = None
-        self.beside: Policy | None = None
-        """A second model in memory, and what is said of it."""
-        self.second = ""
+        self.beside: Policy | None = None  # a second model in memory
+        self.second = ""  # and what is said of it
         if not stage.adapt.keeps_parent:
             began = time.perf_counter()
             self.parent = self._measure("the parent", will_change=True) if leads() else None
@@ -80,8 +79,8 @@ class Work:
         self.lessons = lessons(
             stage, begun.teacher, rows, self.policy, self.cut, folder, store=setting.store, device=setting.device, voice=voice
         )
-        if (second := self.lessons.second) is not None:
-            self.beside = second
+        if self.lessons.second is not None:
+            self.beside = self.lessons.second
             self._declare(self.lessons.who, "distil asks it at every step; `objective.top_k` would ask it once")
         self.parameters = sum(p.numel() for p in self.opened.model.parameters())
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
@@ -133,8 +132,7 @@ class Work:
         return self.stored or switched_off(self.policy, self.attached)
 
     def _declare(self, what: str, why: str) -> None:
-        """A second model is never held silently."""
-        assert self.beside is not None, "there is one"
+        assert self.beside is not None, "a second model is never held silently"
         self.second = f"{what}, {memory(sum(p.nbytes for p in self.beside.model.parameters()))}"
         self.voice.say(f"a second model is held in memory: {self.second} ({why})")
 
@@ -233,8 +231,8 @@ class Work:
         smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
-        environment |= {"teacher": self.lessons.who} if self.lessons.who else {}
-        environment |= {"second model in memory": self.second} if self.second else {}
+        second = {"teacher": self.lessons.who, "second model in memory": self.second}
+        environment |= {name: said for name, said in second.items() if said}
         return Story(
             parent=self.opened.parent.reference,
             tuned=self.begun.artefact,
@@ -249,20 +247,9 @@ class Work:
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
             grave=tuple(self.seen),
-            against_forgetting=tuple(self._against_forgetting(outcome)),
+            against_forgetting=tuple(against_forgetting(self.stage, self.prepared, self.order, outcome)),
             before=lost_before(self.opened.parent, self.setting.store),
         )
-
-    def _against_forgetting(self, outcome: Outcome) -> Iterator[str]:
-        """What was done about it, each with its own figure; the loss on general text stands beside them."""
-        if (again := self.prepared.replayed) is not None:
-            drawn = min(length(self.stage, self.prepared)[0], outcome.steps * self.stage.train.examples_per_step)
-            yield replay_sentence(again, self.order, [examples for _, examples in self.prepared.train], drawn)
-        if outcome.kept is not None:
-            yield f"Early stopping: {outcome.kept.sentence}."
-        if outcome.distance is not None:
-            decay = f"Weight decay of {self.stage.train.weight_decay:g} towards the parent"
-            yield f"{decay}: what was trained ended {outcome.distance:.2%} of its parent's size away from it."
 
     def publish(self, outcome: Outcome, judgement: Judgement | None) -> Judgement | None:
         """Weights, tokenizer, journal, judgement and report become visible at once, with their record; the judgement as it is kept."""

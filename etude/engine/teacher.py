@@ -105,8 +105,7 @@ class StoredTeacher:
 
 def _kept(teaching: Teaching, teacher: Policy) -> int:
     """All but one token at most: the others need one."""
-    vocabulary = teacher.model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
-    return min(teaching.top_k or 0, vocabulary - 1)
+    return min(teaching.top_k or 0, teacher.model.config.get_text_config().vocab_size - 1)
 
 
 def _samples(examples: Sequence[Example]) -> list[Sample]:
