@@ -38,6 +38,7 @@ OBJECTIVES = {
     "cpo": "etude.objective.cpo:CPO",
     "kto": "etude.objective.kto:KTO",
     "grpo": "etude.objective.grpo:GRPO",
+    "distil": "etude.objective.distil:Distil",
     "rloo": "etude.objective.rloo:RLOO",
     "ppo": "etude.objective.ppo:PPO",
     "reward": "etude.objective.reward:RewardModel",

@@ -102,7 +102,8 @@ def read_in_the_code() -> set[tuple[str, str]]:
     return {(receiver(node.value), node.attr) for node in nodes}
 
 
-CALLED = {name: name.lower() for name in ("Recipe", "Stage", "Data", "Source", "Train", "Keep")} | {"Evaluate": "settings"}
+CALLED = {name: name.lower() for name in ("Recipe", "Stage", "Data", "Source", "Train", "Keep")}
+CALLED |= {"Evaluate": "settings", "EarlyStopping": "settings", "Replay": "settings"}
 """What the code calls a part of the recipe wherever it reads one; a leaf reads itself."""
 READ_TOGETHER = {"Render": "data/render.py compiles whichever templates were given, in one loop over its fields"}
 

@@ -17,9 +17,10 @@ from etude.core.sample import Example, Sample
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course
-from etude.engine.reference import Reference, StoredReference, switched_off
+from etude.engine.reference import Reference, StoredReference, beside, second_copy, switched_off
 from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step
+from etude.engine.teacher import Teacher, in_memory
 from etude.model.policy import Policy
 from etude.objective.contract import Objective
 from etude.recipe.schema import Train
@@ -108,10 +109,11 @@ def gradients_of_step(
     examples: Sequence[Example],
     cut: Cut,
     reference: Reference | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[StepResult, dict[str, Tensor]]:
     """What the engine would move by: its own step, unclipped, with nothing moved."""
     kept = Kept(trainable)
-    result = take_step(policy, objective, examples, cut, kept, list(trainable.values()), reference=reference, clip=None)
+    result = take_step(policy, objective, examples, cut, kept, list(trainable.values()), reference=reference, teacher=teacher, clip=None)
     return result, kept.gradients
 
 
@@ -151,15 +153,17 @@ def course(
     """Everything that `fit` needs, for a tiny Llama of its own and 32 rows."""
     model = model if model is not None else llama()
     model.requires_grad_(False)
+    cut = cut or Cut(4096)
+    policy = Policy(model, layout=cut.layout, compute=compute)
+    parent = second_copy(policy) if objective.needs_reference and objective.sampling is not None and not adaptation.keeps_parent else None
     attached = adaptation.attach(model, seed=1)
     if objective.outputs is not None:
         add_outputs(attached, objective.outputs)
-    cut = cut or Cut(4096)
-    policy = Policy(model, layout=cut.layout, compute=compute)
     examples = list(examples) if examples is not None else some_examples(objective, 32)
     reference = None
-    if objective.needs_reference:
-        assert attached.can_switch_off or objective.sampling is None, "new answers have no stored scores"
+    if parent is not None:
+        reference = beside(parent)
+    elif objective.needs_reference:
         stored = None if attached.can_switch_off else StoredReference.compute(policy, examples, cut)
         reference = switched_off(policy, attached) if stored is None else StoredReference(examples, stored)
     rollouts = None
@@ -193,6 +197,7 @@ def course(
         cut,
         folder,
         reference,
+        in_memory(Policy(llama(7), layout=cut.layout, compute=compute)) if objective.teaching is not None else None,
         rollouts,
         [(watch, 1)],
         said.append,

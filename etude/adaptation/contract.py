@@ -30,6 +30,14 @@ class Attached:
         """Whether zero is where a parameter has nothing to say, so that weight decay may pull it there. Vectors never are."""
         return self.trainable[name].dim() >= 2
 
+    def origin(self, name: str) -> Tensor | None:
+        """What a parameter is in the parent, asked at birth, when the whole is the parent; None where zero is that as well.
+
+        Raises:
+            TrainingError: the whole is not its parent at birth, so there is nothing to go back to.
+        """
+        return None if self.is_adapter and self.decays(name) else self.trainable[name].detach().clone()
+
     @property
     def is_adapter(self) -> bool:
         """Whether what is saved stands on its parent; else it is a whole model."""

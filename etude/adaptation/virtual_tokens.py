@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from etude.adaptation.contract import Attached
 from etude.adaptation.peft_adapter import PeftAdaptation, misfit, saved_config
-from etude.errors import ModelError
+from etude.errors import ModelError, TrainingError
 from etude.model.cache import why_not_shared
 from etude.model.virtual import VirtualTokens, put_on
 
@@ -92,6 +92,9 @@ class VirtualAttached(Attached):
 
     def decays(self, name: str) -> bool:
         return False  # a token of zeros is not nothing
+
+    def origin(self, name: str) -> Tensor | None:
+        raise TrainingError("virtual tokens are nothing in the parent, so no decay leads back to it", "leave out `train.decay_to`")
 
     def merged(self) -> PreTrainedModel:
         raise ModelError("virtual tokens cannot be melted into weights, so nothing can stand on them", "train further stages on a `lora`")

@@ -12,9 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from etude.adaptation.sequence_classifier import check_classifier
 from etude.compose.artefacts import Known, look_up
 from etude.compose.general import general_text_of
-from etude.compose.judging import Trial, check, trial_of
+from etude.compose.judging import Trial, check, set_aside, trial_of
+from etude.compose.replay import with_replay
 from etude.compose.reward_models import reward_models
+from etude.compose.teaching import look_up_teacher
 from etude.compose.voice import Voice
+from etude.core.sample import Example
 from etude.data.prepare import Prepared, prepare
 from etude.engine.rollouts import rewarded
 from etude.errors import DataError, ModelError, TrainingError
@@ -47,7 +50,11 @@ class Begun:
     """Its parent."""
     objective: Objective
     """As it is for these rows."""
+    teacher: Known | None
+    """Whom it learns from, where that is another model than its parent."""
     prepared: Prepared
+    looked_at: list[Example]
+    """Held-out examples that say when to stop; empty where nothing stops early."""
     text: GeneralText | None
     """None where nothing is to be kept, or nothing judged."""
     trial: Trial | None
@@ -79,19 +86,26 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     rewarding = reward_models(objective, known.outline, setting.store, voice)
     if not objective.writes:
         check_classifier(known.outline.config)
+    teacher = look_up_teacher(stage, setting.recipe.base, known, setting.store, voice)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
     prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
     for line in prepared.counts.lines():
         voice.say(line)
     objective = settled(objective, prepared, tokenizer, voice)
     prepared = replace(prepared, train=[(source, objective.arrange(examples)) for source, examples in prepared.train])
+    prepared, looked_at = set_aside(prepared, stage.train)
+    if looked_at:
+        voice.say(f"{len(looked_at):,} held-out examples say when to stop, and are not judged")
     text, trial = None, None
     if settings is not None:
         text = general_text_of(settings) if objective.writes else None
         trial = trial_of(prepared, text, tokenizer, settings, stage.data.context, objective)
         check(trial, settings)
-    identity = _identity(stage, known, prepared, dtype, rewarding)
-    return Begun(known, objective, prepared, text, trial, dtype, artefact_name(setting.recipe, name), identity, rewarding)
+    prepared = with_replay(prepared, stage, trial, [*prepared.held_out, *looked_at], tokenizer, stop_ids)
+    if prepared.replayed is not None:
+        voice.say(prepared.replayed.line)
+    identity, named = _identity(stage, known, teacher, prepared, dtype, rewarding), artefact_name(setting.recipe, name)
+    return Begun(known, objective, teacher, prepared, looked_at, text, trial, dtype, named, identity, rewarding)
 
 
 def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
@@ -99,11 +113,13 @@ def begin_on(setting: Setting, name: str, parent: str, before: Begun) -> Begun:
     known = look_up(parent, setting.store, Voice())
     if known.outline.folder != before.known.outline.folder:  # a whole model, with a tokenizer of its own
         return begin(setting, name, parent)
-    identity = _identity(setting.recipe.stages[name], known, before.prepared, before.dtype, before.rewarding)
+    identity = _identity(setting.recipe.stages[name], known, before.teacher, before.prepared, before.dtype, before.rewarding)
     return replace(before, known=known, identity=identity)
 
 
-def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype, rewarding: Mapping[str, Known]) -> str:
+def _identity(
+    stage: Stage, known: Known, teacher: Known | None, prepared: Prepared, dtype: torch.dtype, rewarding: Mapping[str, Known]
+) -> str:
     """Without what has its default, so that a key that a later etude adds makes no other stage of this one."""
     section = stage.model_dump(mode="json", exclude_defaults=True)
     section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
@@ -118,6 +134,11 @@ def _identity(stage: Stage, known: Known, prepared: Prepared, dtype: torch.dtype
         section["artefacts"] = [one.parent.fingerprint for one in rewarding.values()]
         for reward in section["objective"].get("rewards", ()):
             reward.pop("artefact", None)
+    if teacher is not None:  # what it is counts, not what it is called
+        section["objective"].pop("teacher")
+        section["teacher"] = teacher.parent.fingerprint
+    if prepared.replayed is not None:
+        section["replayed"] = prepared.replayed.fingerprint
     return stage_identity(known.parent.fingerprint, prepared.fingerprint, section)
 
 
@@ -138,7 +159,9 @@ def _digest(file: str) -> str:
 
 def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
     """How many examples a stage draws in all, and in how many steps; the last step takes what is left."""
-    train, count = stage.train, sum(len(examples) for _, examples in prepared.train)
+    train, again = stage.train, prepared.replayed
+    rows = [len(examples) for _, examples in prepared.train]
+    count = sum(rows) if again is None else sum(rows[:-1]) / (1 - again.share)
     drawn = train.steps * train.examples_per_step if train.steps else max(1, round(train.epochs * count))
     return drawn, math.ceil(drawn / train.examples_per_step)
 
@@ -149,12 +172,21 @@ def artefact_name(recipe: Recipe, stage: str) -> str:
 
 
 def _check_objective(stage: Stage) -> None:
-    """Answers yet to be written need rewards, and a parent that is still there: its scores are stored for rows only."""
+    """Answers yet to be written need rewards, and a source's own weight tokens that are weighed."""
     objective: Objective = stage.objective
     sampling = rewarded(objective)
-    if sampling is not None and (objective.needs_reference or sampling.beside_parent) and not stage.adapt.keeps_parent:
+    if sampling is not None and sampling.beside_parent and not stage.adapt.keeps_parent:
         what = f"{objective.kind} weighs how far answers yet to be written are from the parent, which {stage.adapt.kind} changes"
         raise TrainingError(what, "set objective.beta to 0, or adapt by something that can be switched off, such as `lora`")
+    if not objective.weighs_tokens and (odd := next((s for s in stage.data.sources if s.loss_weight != 1.0), None)):
+        what = f"data.sources: {odd.path} has a loss_weight, and {objective.kind} weighs whole answers, not tokens"
+        raise TrainingError(what, "leave it out, or set `weight`: how often its rows come")
+    if stage.data.replay is not None and not objective.weighs_tokens:
+        what = f"data.replay mixes in rows to be learnt token by token, and {objective.kind} compares or rates whole answers"
+        raise TrainingError(what, "leave it out, or replay in a stage of `next-token`")
+    if sampling is not None and stage.train.early_stopping is not None:
+        what = f"train.early_stopping looks at held-out rows, and what {objective.kind} learns from is yet to be written"
+        raise TrainingError(what, "leave it out, and look at the reward in the journal")
 
 
 def _check_writes(known: Known) -> None:

@@ -9,7 +9,7 @@ from etude import catalog
 from etude.compose.artefacts import Known, asking, look_up, open_model
 from etude.compose.begun import settled
 from etude.compose.general import general_text_of, lost_before
-from etude.compose.judging import Measured, check, divergences, measure, trial_of
+from etude.compose.judging import Measured, check, divergences, measure, set_aside, trial_of
 from etude.compose.overlap import overlaps
 from etude.compose.verdict import Story, judged, write
 from etude.compose.voice import Voice
@@ -104,6 +104,7 @@ def compare_as(
     if prepared.fingerprint != record.fingerprints.data:
         notes.append(f"the data has changed since {record.reference} was trained: rows held out now may have been trained on then")
         voice.say(notes[0])
+    prepared, _ = set_aside(prepared, stage.train)
     objective = settled(stage.objective, prepared, reader.tokenizer, voice)
     trial = trial_of(prepared, text if objective.writes else None, reader.tokenizer, settings, stage.data.context, objective)
     check(trial, settings)

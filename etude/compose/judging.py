@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import numpy as np
@@ -24,8 +24,10 @@ from etude.model.divergence import States, divergence
 from etude.model.generate import Generated, generate
 from etude.model.policy import Policy
 from etude.objective.contract import Objective
-from etude.recipe.schema import Evaluate
+from etude.recipe.schema import Evaluate, Train
 
+STOPPING_ROWS = 200
+"""Held-out rows at most that early stopping looks at."""
 FEWEST = 2
 """Rows or passages from which a difference can be told at all."""
 
@@ -101,6 +103,29 @@ def trial_of(
         held_out = [_only(CHOSEN, example) for example in held_out]
     sizes, by_head = np.asarray(sizes), not objective.writes
     return Trial(held_out, rejected, asked, passages, sizes, objective.choices, objective.usual_choice, by_head)
+
+
+def set_aside(prepared: Prepared, train: Train) -> tuple[Prepared, list[Example]]:
+    """Held-out rows that early stopping looks at, apart from those that are judged: the last half, of at most 400.
+
+    Raises:
+        DataError: there are too few for both.
+    """
+    if train.early_stopping is None:
+        return prepared, []
+    rows = list(dict.fromkeys((one.source, one.row) for one in prepared.held_out))
+    count = min(len(rows) // 2, STOPPING_ROWS)
+    if not count:
+        what = f"train.early_stopping: {len(rows)} rows are held out, and one to look at and one to judge are needed"
+        raise DataError(what, "hold out more (`data.held_out`)")
+    chosen = set(rows[len(rows) - count :])
+    looked_at = [one for one in prepared.held_out if (one.source, one.row) in chosen]
+    others = [one for one in prepared.held_out if (one.source, one.row) not in chosen]
+    questions = [one for one in prepared.questions if (one.source, one.row) not in chosen]
+    looked_at = held_out_of(replace(prepared, held_out=looked_at), STOPPING_ROWS)
+    if not looked_at:
+        raise DataError("train.early_stopping: no held-out row to look at has a liked answer", "hold out more (`data.held_out`)")
+    return replace(prepared, held_out=others, questions=questions), looked_at
 
 
 def held_out_of(prepared: Prepared, count: int) -> list[Example]:

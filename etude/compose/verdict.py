@@ -45,6 +45,8 @@ class Story:
     warnings: tuple[str, ...]
     grave: tuple[str, ...] = ()
     """What must be read before the figures: warnings that come first."""
+    against_forgetting: tuple[str, ...] = ()
+    """What the recipe did against forgetting, and what was measured of it."""
     before: Mapping[str, float] = field(default_factory=dict)
     """By how many nats a token the loss on general text rose in each stage that the parent stands on."""
 
@@ -95,6 +97,7 @@ def judged(
         files=story.files,
         metrics_reason=reason,
         general_text=f"{text.sentence}; {len(trial.general):,} passages of it were scored" if text is not None else "",
+        against_forgetting=story.against_forgetting,
         warnings=(*story.warnings, *_of_one_text(trial), *_of_heads(trial, parent)),
     )
     unit, held_out = units(trial.held_out), None
@@ -174,6 +177,8 @@ def _counted(counts: Counts | None) -> tuple[Count, ...]:
     names = ("read", "left_out_by_where", "left_out_by_limit", "too_long", "last_turn_too_long", "truncated", "split_documents", "unrolled")
     names += ("duplicates_of_held_out", "duplicates_in_training", "training", "held_out", "logical_tokens", "supervised_tokens")
     found = [Count(name=name.replace("_", " "), value=counts.total(name)) for name in names if counts.total(name)]
+    weighed = [(one, f"{one.path}: each counts {one.loss_weight:g}") for one in counts.sources if one.loss_weight != 1.0 and one.training]
+    found += [Count(name="at a loss weight", value=one.supervised_tokens, why=why) for one, why in weighed]
     return (*found, *(Count(name="left out", value=number, why=kind) for kind, number in counts.bad.items()))
 
 

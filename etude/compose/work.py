@@ -16,18 +16,21 @@ from etude.adaptation.sequence_classifier import add_outputs, pad_apart, save_wi
 from etude.compose import overlap
 from etude.compose.artefacts import asking, open_model
 from etude.compose.begun import Begun, Setting, length
+from etude.compose.forgetting import against_forgetting
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
 from etude.compose.reward_models import scorers
+from etude.compose.teaching import lessons
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.loop import Course, Hook, Moment, Outcome, fit
-from etude.engine.reference import Reference, StoredReference, switched_off
+from etude.engine.reference import Reference, StoredReference, beside, second_copy, switched_off
 from etude.engine.rollouts import Rollouts, Scorer
 from etude.engine.trackers.contract import Tracking
+from etude.evaluation.figures import memory
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
 from etude.lineage.record import Draft, Fingerprints
@@ -63,11 +66,24 @@ class Work:
         self.judging = 0.0
         """Seconds that measuring has taken so far."""
         self.stored: StoredReference | None = None
+        self.beside: Policy | None = None  # a second model in memory
+        self.second = ""  # and what is said of it
         if not stage.adapt.keeps_parent:
             began = time.perf_counter()
             self.parent = self._measure("the parent", will_change=True) if leads() else None
             self.judging = time.perf_counter() - began
             self.stored = self._stored_reference()
+            if stage.objective.needs_reference and self.stored is None:
+                self.beside = second_copy(self.policy)
+                why = f"{stage.objective.kind} scores new answers by it, and {stage.adapt.kind} changes it"
+                self._declare("a frozen copy of the parent", why)
+        rows = [example for _, source in self.prepared.train for example in source]
+        self.lessons = lessons(
+            stage, begun.teacher, rows, self.policy, self.cut, folder, store=setting.store, device=setting.device, voice=voice
+        )
+        if self.lessons.second is not None:
+            self.beside = self.lessons.second
+            self._declare(self.lessons.who, "distil asks it at every step; `objective.top_k` would ask it once")
         self.parameters = sum(p.numel() for p in self.opened.model.parameters())
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
         self.outputs = begun.objective.outputs
@@ -92,6 +108,7 @@ class Work:
         sources = [examples for _, examples in self.prepared.train]
         weights = [source.weight or float(len(examples)) for source, examples in self.prepared.train]
         examples, steps = length(self.stage, self.prepared)
+        self.order = Order(tuple(map(len, sources)), tuple(weights), train.seed)
         with self._hooks(steps) as hooks:
             return fit(
                 Course(
@@ -99,7 +116,7 @@ class Work:
                     attached=self.attached,
                     objective=self.begun.objective,
                     sources=sources,
-                    order=Order(tuple(map(len, sources)), tuple(weights), train.seed),
+                    order=self.order,
                     train=train,
                     steps=steps,
                     examples=examples,
@@ -107,6 +124,7 @@ class Work:
                     cut=self.cut,
                     folder=self.folder,
                     reference=self._reference(),
+                    teacher=self.lessons.teacher(self.policy, self.attached),
                     rollouts=self._rollouts(),
                     hooks=hooks,
                     say=self.voice.say,
@@ -117,7 +135,14 @@ class Work:
         """The parent's scores: stored, or by switching adapters off."""
         if not self.begun.objective.needs_reference:
             return None
+        if self.beside is not None:
+            return beside(self.beside)
         return self.stored or switched_off(self.policy, self.attached)
+
+    def _declare(self, what: str, why: str) -> None:
+        assert self.beside is not None, "a second model is never held silently"
+        self.second = f"{what}, {memory(sum(p.nbytes for p in self.beside.model.parameters()))}"
+        self.voice.say(f"a second model is held in memory: {self.second} ({why})")
 
     def _rollouts(self) -> Rollouts | None:
         if self.begun.objective.sampling is None:
@@ -162,7 +187,7 @@ class Work:
             yield []
             return
         train = self.stage.train
-        held_out = held_out_of(self.prepared, self.settings.rows if self.settings else 200)
+        held_out = self.begun.looked_at or held_out_of(self.prepared, self.settings.rows if self.settings else 200)
         hooks: list[Hook] = []
         if held_out:
             hooks.append((lambda _moment: glance(self.policy, held_out, self.cut, self.begun.objective), train.evaluate_every or 0))
@@ -221,6 +246,8 @@ class Work:
         smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
+        second = {"teacher": self.lessons.who, "second model in memory": self.second}
+        environment |= {name: said for name, said in second.items() if said}
         return Story(
             parent=self.opened.parent.reference,
             tuned=self.begun.artefact,
@@ -235,6 +262,7 @@ class Work:
             files=f"etude show {self.begun.artefact}",
             warnings=(*self.attached.notes, *slower, *refused, *smaller),
             grave=tuple(self.seen),
+            against_forgetting=tuple(against_forgetting(self.stage, self.prepared, self.order, outcome)),
             before=lost_before(self.opened.parent, self.setting.store),
         )
 
@@ -262,6 +290,8 @@ class Work:
 
         losses = curve(self.folder / "metrics.jsonl").train  # an interruption after the last step leaves the outcome without metrics
         metrics: dict[str, float | int | str | None] = {"loss": losses[-1].loss if losses else None, "steps": outcome.steps}
+        if (best := outcome.kept) is not None:
+            metrics |= {"best_step": best.best_step, "steps_not_taken": best.steps_not_taken, f"best {best.figure}": best.best}
         counts = self.prepared.counts
         draft = Draft(
             name=self.begun.artefact,

@@ -28,3 +28,5 @@ class Scores:
     """[N] over the vocabulary. Only where `log_sum_exp` is."""
     outputs: Tensor | None = None
     """[S, outputs] of the linear head at each leaf, or [N, outputs] at each source. Only where it is asked for."""
+    divergence: Tensor | None = None
+    """[N] from a teacher's distribution, in nats. Only where there is a teacher."""

@@ -67,6 +67,8 @@ class SourceCounts:
     """Tokens of the training samples, as if nothing were shared."""
     supervised_tokens: int = 0
     """Of those, the ones that are learnt."""
+    loss_weight: float = 1.0
+    """How much each of these counts in the loss."""
     notes: list[str] = field(default_factory=list)
     """What was decided about this source, such as its format."""
     dropped: list[Dropped] = field(default_factory=list)
@@ -106,6 +108,7 @@ class SourceCounts:
         said += [f"  {_n(number, 'row')} {what}" for number, what in told if number]
         said += [f"  {_n(self.unknown, 'token')} stand for characters that the tokenizer does not have"] if self.unknown else []
         learnt = f"{self.supervised_tokens:,} of {_n(self.logical_tokens, 'token')} learnt"
+        learnt += f", each counting {self.loss_weight:g}" if self.loss_weight != 1.0 else ""
         said.append(f"  {_n(self.training, 'row')} for training ({learnt}), {self.held_out:,} held out")
         return said
 

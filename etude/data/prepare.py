@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -25,6 +25,28 @@ BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Replayed:
+    """What is learnt again beside the rows of the task: the last source of `Prepared.train`."""
+
+    name: str
+    share: float
+    """Of all rows drawn."""
+    rows: int
+    left_out: int
+    """Rows that have something in common with what is judged."""
+    logical_tokens: int
+    supervised_tokens: int
+    fingerprint: str
+    """SHA-256 over tokens and weights."""
+
+    @property
+    def line(self) -> str:
+        aside = f"; {self.left_out:,} left out, which share something with what is judged" if self.left_out else ""
+        learnt = f"{self.supervised_tokens:,} of {self.logical_tokens:,} tokens learnt"
+        return f"replay: {self.share:.1%} of all rows drawn are of {self.name}: {self.rows:,} to choose from ({learnt}){aside}"
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """What a stage learns from and is judged on."""
 
@@ -42,6 +64,8 @@ class Prepared:
     """[distinct training rows] uint64, sorted: a digest of each one's prompt, or of its text where there is none."""
     asked: dict[tuple[str, int], int]
     """The same digest of each held-out row, by its source and row number."""
+    replayed: Replayed | None = None
+    """None where nothing is learnt again."""
 
 
 def prepare(
@@ -72,17 +96,17 @@ def prepare(
     kept: list[list[Kept]] = []
     apart = data.held_out if isinstance(data.held_out, Source) else None
     for source in [*data.sources, *([apart] if apart else [])]:
-        counts.sources.append(SourceCounts(source.path))
+        counts.sources.append(SourceCounts(source.path, loss_weight=source.loss_weight))
         done = counts.total("kept")
         report = (lambda rows, before=done: progress(before + rows)) if progress else None
         kept.append(list(_kept(source, data, teacher, roles, seed, counts.sources[-1], report)))
     divided = split(kept, data.held_out, counts)
     return Prepared(
-        train=[(source, _examples(rows)) for source, rows in zip(data.sources, divided.train, strict=True)],
+        train=[(source, _weighed(_examples(rows), source)) for source, rows in zip(data.sources, divided.train, strict=True)],
         held_out=_examples(divided.held_out),
         questions=[one.question for one in divided.held_out if one.question is not None],
         counts=counts,
-        fingerprint=_fingerprint(divided.train, divided.held_out),
+        fingerprint=_fingerprint(data.sources, divided.train, divided.held_out),
         trained_on=np.unique(np.array([one.said for rows in divided.train for one in rows], np.uint64)),
         asked={(one.examples[0].source, one.examples[0].row): one.said for one in divided.held_out},
     )
@@ -124,6 +148,15 @@ def _kept(
 
 def _examples(rows: list[Kept]) -> list[Example]:
     return [example for one in rows for example in one.examples]
+
+
+def _weighed(examples: list[Example], source: Source) -> list[Example]:
+    """Training rows as their source counts in the loss. Held-out rows keep their weights: a judgement counts tokens."""
+    if source.loss_weight == 1.0:
+        return examples
+    factor = np.float32(source.loss_weight)
+    heavier = lambda samples: tuple(replace(sample, weight=sample.weight * factor) for sample in samples)
+    return [replace(example, samples=heavier(example.samples)) for example in examples]
 
 
 def _refuse(error: RowError, row: Row, data: Data, counts: SourceCounts) -> None:
@@ -206,11 +239,11 @@ def _learnt(examples: tuple[Example, ...]) -> bytes:
     return hashed.digest()
 
 
-def _fingerprint(train: list[list[Kept]], held_out: list[Kept]) -> str:
+def _fingerprint(sources: list[Source], train: list[list[Kept]], held_out: list[Kept]) -> str:
     """In the order of the rows where they are trained on, because another order is another course; in no order where they are not."""
     hashed = hashlib.sha256()
-    for group in ([kept.whole for kept in rows] for rows in train):
-        hashed.update(f"{len(group)};".encode())
-        hashed.update(b"".join(group))
+    for source, rows in zip(sources, train, strict=True):
+        hashed.update(f"{len(rows)};".encode() + (f"weight {source.loss_weight};".encode() if source.loss_weight != 1.0 else b""))
+        hashed.update(b"".join(kept.whole for kept in rows))
     hashed.update(b"held out;" + b"".join(sorted(kept.whole for kept in held_out)))
     return hashed.hexdigest()

@@ -15,12 +15,15 @@ from etude.core.sample import Example
 from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.checkpoint import Checkpoints
+from etude.engine.decay import Anchors
 from etude.engine.interrupt import Interrupt
 from etude.engine.journal import Journal
 from etude.engine.optimizer import make_optimizer, optimizer_tensors, restore_optimizer, set_rate
 from etude.engine.reference import Reference
 from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step
+from etude.engine.stopping import Kept, Stopping
+from etude.engine.teacher import Teacher
 from etude.errors import TrainingError
 from etude.model.policy import Policy
 from etude.objective.contract import Objective
@@ -78,6 +81,8 @@ class Course:
     cut: Cut
     folder: Path
     reference: Reference | None = None
+    teacher: Teacher | None = None
+    """Where the objective learns from another model's distributions."""
     rollouts: Rollouts | None = None
     """Writes what is learnt from, where the objective samples."""
     hooks: Sequence[Hook] = ()
@@ -96,6 +101,10 @@ class Outcome:
     totals: Totals
     metrics: dict[str, float]
     """Of the last step."""
+    distance: float | None = None
+    """From the parent, over what was pulled there, as a share of its size; None where nothing was."""
+    kept: Kept | None = None
+    """Which weights were the best, where the recipe asks for early stopping; the model has them."""
 
 
 def fit(course: Course) -> Outcome:
@@ -110,7 +119,11 @@ def fit(course: Course) -> Outcome:
 class _Run:
     def __init__(self, course: Course):
         self.course = course
-        self.optimizer = make_optimizer(course.attached, course.train, course.learning_rate)
+        self.anchors = Anchors(course.attached, course.train)  # of the newborn: before anything is restored
+        self.optimizer = make_optimizer(course.attached, course.train, course.learning_rate, self.anchors)
+        if course.train.decay_to == "parent":
+            course.say(self.anchors.sentence())
+        self.stopping = Stopping(course.train, course.attached.trainable)
         self.parameters = list(course.attached.trainable.values())
         self.checkpoints = Checkpoints(course.folder / "checkpoints", course.train.keep_checkpoints)
         self.drawn = course.order.start()
@@ -127,12 +140,11 @@ class _Run:
         with Interrupt(course.say) as interrupt, self._journal() as journal:
             if self.step == 0:
                 self._tell(journal, {}, edge=True)
-            while self.step < course.steps:
+            while not self._over:
                 metrics = self._advance()
-                last = self.step == course.steps
-                self._tell(journal, metrics, edge=last)
+                self._tell(journal, metrics, edge=self.step == course.steps)
                 stop = interrupt.requested()
-                if stop or last or self.step % course.train.checkpoint_every == 0:
+                if stop or self._over or self.step % course.train.checkpoint_every == 0:
                     if journal is not None:
                         journal.sync()  # a checkpoint counts on the lines before it
                     self._save()
@@ -142,7 +154,12 @@ class _Run:
         if stopped := interrupt.requested():
             course.say(f"stopped after step {self.step} of {course.steps}; the same command goes on from there")
         course.policy.model.eval()
-        return Outcome(self.step, self.step == course.steps, stopped, self.totals, metrics)
+        kept = self.stopping.finish(self.step, course.steps, course.say) if self._over else None
+        return Outcome(self.step, self._over, stopped, self.totals, metrics, self.anchors.distance(), kept)
+
+    @property
+    def _over(self) -> bool:
+        return self.step == self.course.steps or self.stopping.ended
 
     def _journal(self) -> AbstractContextManager[Journal | None]:
         """Only the first process writes what happened; a cut line is said."""
@@ -197,6 +214,7 @@ class _Run:
                     self.optimizer,
                     self.parameters,
                     reference=course.reference,
+                    teacher=course.teacher,
                     clip=course.train.clip,
                 )
             except torch.OutOfMemoryError as problem:
@@ -232,6 +250,7 @@ class _Run:
             if edge or (every and self.step % every == 0):
                 found |= hook(Moment(self.step, self.course.steps, found, self.totals)) or {}
                 self.course.policy.model.train()
+        self.stopping.look(self.step, found, edge=edge)
         if journal is not None:
             journal.log(self.step, found)
 
@@ -240,7 +259,9 @@ class _Run:
         tensors = {f"weight/{name}": p.detach() for name, p in trainable.items()}
         tensors |= {f"origin/{name}": tensor for name, tensor in self.course.attached.origins.items()}
         tensors |= {f"optimizer/{path}": tensor for path, tensor in optimizer_tensors(self.optimizer, trainable).items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.stopping.weights.items()}
         state = {"step": self.step, "drawn": list(self.drawn), "totals": asdict(self.totals), "tokens_per_row": self.cut.tokens_per_row}
+        state |= {"stopping": self.stopping.state} if self.stopping.state else {}
         self.checkpoints.save(self.step, tensors, state | {"machine": _machine(self.course.train)})
 
     def _resume(self) -> None:
@@ -250,7 +271,7 @@ class _Run:
         for note in found.notes:
             self.course.say(note)
         trainable = self.course.attached.trainable
-        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "origin": {}, "optimizer": {}}
+        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "origin": {}, "optimizer": {}, "best": {}}
         for path, tensor in found.tensors.items():
             group, name = path.split("/", 1)
             groups[group][name] = tensor
@@ -262,6 +283,7 @@ class _Run:
         restore_optimizer(self.optimizer, trainable, groups["optimizer"])
         self.step, self.drawn = found.state["step"], tuple(found.state["drawn"])
         self.totals = Totals(**found.state["totals"])
+        self.stopping.go_on(found.state.get("stopping", {}), groups["best"])
         self.course.say(f"going on from step {self.step} of {self.course.steps}")
         before, now = found.state["machine"], _machine(self.course.train)
         if (

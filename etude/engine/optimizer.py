@@ -7,12 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from etude.adaptation.contract import Attached
+from etude.engine.decay import Anchors
 from etude.errors import TrainingError
 from etude.recipe.schema import Train
 
 
-def make_optimizer(attached: Attached, train: Train, learning_rate: float) -> torch.optim.AdamW:
+def make_optimizer(attached: Attached, train: Train, learning_rate: float, anchors: Anchors | None = None) -> torch.optim.AdamW:
     """Only what may go to zero decays; each group learns at its own multiple of the rate. https://arxiv.org/abs/1711.05101
+
+    Args:
+        anchors: what is pulled to its parent instead.
 
     Raises:
         TrainingError: a pattern of the recipe's `rates` fits no parameter.
@@ -20,13 +24,16 @@ def make_optimizer(attached: Attached, train: Train, learning_rate: float) -> to
     factors = _factors(attached, train)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in attached.trainable.items():
-        groups.setdefault((factors[name], attached.decays(name)), []).append(parameter)
+        to_zero = attached.decays(name) and (anchors is None or name not in anchors.origins)
+        groups.setdefault((factors[name], to_zero), []).append(parameter)
     options = [
         {"params": chosen, "weight_decay": train.weight_decay if decays else 0.0, "factor": factor}
         for (factor, decays), chosen in sorted(groups.items(), key=lambda group: group[0], reverse=True)
     ]
     optimizer = torch.optim.AdamW(options, betas=(train.beta1, train.beta2), eps=train.epsilon, fused=True)
     set_rate(optimizer, learning_rate)
+    if anchors is not None:
+        anchors.pull(optimizer)
     return optimizer
 
 

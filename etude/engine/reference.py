@@ -1,5 +1,6 @@
-"""What the parent says of the same forest: the policy with its adapters off, or scores stored before the first step."""
+"""What the parent says of the same forest: the policy with its adapters off, scores stored before the first step, or a second model."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,6 +29,21 @@ def switched_off(policy: Policy, attached: Attached) -> Reference:
     def score(forest: Forest, _step: Sequence[Example]) -> Scores:
         with torch.no_grad(), attached.off():
             return policy(forest)
+
+    return score
+
+
+def second_copy(policy: Policy) -> Policy:
+    """The policy as it is now, frozen, beside the one that will be trained: where the parent can be neither switched on nor scored once."""
+    return Policy(copy.deepcopy(policy.model).eval().requires_grad_(False), layout=policy.layout, compute=policy.compute)
+
+
+def beside(parent: Policy) -> Reference:
+    """The scores of a model that is held in memory as well."""
+
+    def score(forest: Forest, _step: Sequence[Example]) -> Scores:
+        with torch.no_grad():
+            return parent(forest)
 
     return score
 

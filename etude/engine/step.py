@@ -10,6 +10,7 @@ from etude.core import ranks
 from etude.core.sample import Example
 from etude.data.rows import Cut, rows_of
 from etude.engine.reference import Reference
+from etude.engine.teacher import Teacher
 from etude.errors import TrainingError
 from etude.model.policy import Policy
 from etude.objective.contract import Objective
@@ -39,6 +40,7 @@ def take_step(
     parameters: list[nn.Parameter],
     *,
     reference: Reference | None = None,
+    teacher: Teacher | None = None,
     clip: float | None = 1.0,
 ) -> StepResult:
     """Take one step on a set of examples, cut into rows, dealt to the ranks.
@@ -62,8 +64,12 @@ def take_step(
     for row in rows[ranks.rank() :: ranks.world()]:
         forest = row.to(policy.device)
         anchor = reference(forest, examples) if reference is not None else None
+        teaching = objective.teaching
+        asked = (teacher(forest, examples), teaching) if teacher is not None and teaching is not None else None
         outputs = objective.outputs.at if objective.outputs is not None else None
-        scores = policy(forest, objective.coefficients(forest), everything=objective.reads_everything, outputs=outputs)
+        scores = policy(
+            forest, objective.coefficients(forest), everything=objective.reads_everything, outputs=outputs, teacher=asked
+        )
         terms = objective.loss(scores, forest, anchor, constants)
         torch.stack([value / weights[term] for term, value in terms.loss.items()]).sum().backward()
         found = {term: value.detach() / weights[term] for term, value in terms.loss.items()}

@@ -202,6 +202,8 @@ class About(Strict):
     """Why these metrics, where the recipe named none."""
     general_text: str = ""
     """What the general text was."""
+    against_forgetting: tuple[str, ...] = ()
+    """What the recipe did against forgetting, each with what was measured of it."""
     warnings: tuple[str, ...] = ()
     """What the run had to say: fallbacks, truncations, guards."""
 

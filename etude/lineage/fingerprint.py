@@ -128,9 +128,12 @@ def stage_identity(parent: str, data: str, section: Mapping[str, Any]) -> str:
         section: the stage's part of the recipe, best without what has its default: then a key that is new, or a default that is
             written out, does not make it another stage. Keys that cannot change the result are left out here.
     """
-    train = {key: value for key, value in section.get("train", {}).items() if key not in INDIFFERENT}
+    train = section.get("train", {})
+    stops = train.get("early_stopping") is not None  # then looks decide, and how often there are any
+    indifferent = [key for key in INDIFFERENT if not (stops and key == "evaluate_every")]
+    train = {key: value for key, value in train.items() if key not in indifferent}
     read = section.get("data", {})
-    places = {key: _without_paths(read[key]) for key in ("sources", "held_out") if key in read}
+    places = {key: _without_paths(read[key]) for key in ("sources", "held_out", "replay") if key in read}
     rest = {key: value for key, value in section.items() if key not in ("parent", "data", "train")}
     stage = {**rest, "data": {**read, **places}, "train": train}
     return fingerprint({"arithmetic": ARITHMETIC, "parent": parent, "data": data, "stage": stage})
@@ -139,5 +142,5 @@ def stage_identity(parent: str, data: str, section: Mapping[str, Any]) -> str:
 def _without_paths(value: Any) -> Any:
     """A source, or a list of them, without the places; a share or a number of rows as it is."""
     if isinstance(value, Mapping):
-        return {key: item for key, item in value.items() if key != "path"}
+        return {key: _without_paths(item) if key == "source" else item for key, item in value.items() if key != "path"}
     return [_without_paths(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -14,6 +14,7 @@ from etude.model import attention
 from etude.model.attention import ForestAttention
 from etude.model.head import Shape, all_readings, log_probabilities
 from etude.model.outputs import read_outputs
+from etude.model.taught import Distributions, Teaching, TopK, taught
 from etude.model.virtual import VirtualTokens, virtual_of
 
 
@@ -65,7 +66,13 @@ class Policy(nn.Module):
             raise ModelError(f"{type(self.model).__name__} has layers that no prefix reaches", "take `prompt` or `lora`")
 
     def forward(
-        self, forest: Forest, coefficients: Tensor | None = None, *, everything: bool = False, outputs: str | None = None
+        self,
+        forest: Forest,
+        coefficients: Tensor | None = None,
+        *,
+        everything: bool = False,
+        outputs: str | None = None,
+        teacher: tuple[Distributions | TopK, Teaching] | None = None,
     ) -> Scores:
         """Score the forest's predictions, or its leaves.
 
@@ -73,11 +80,15 @@ class Policy(nn.Module):
             coefficients: [N] see `Objective.coefficients`.
             everything: whether more than log-probabilities is read.
             outputs: where the linear head that the model carries is read, see `Outputs.at`; at leaves the vocabulary's is not.
+            teacher: what it says of this forest, and how the policy is compared with it.
         """
         if outputs == "leaf":
             states = self.hidden(forest, forest.leaf)
             return Scores(states.new_zeros(0), outputs=read_outputs(self.model, states))
         states = self.hidden(forest)
+        if teacher is not None:
+            likelihood, apart = taught(states, self.head, forest.target, self.shape, *teacher)
+            return Scores(likelihood, divergence=apart)
         said = read_outputs(self.model, states) if outputs == "source" else None
         if everything:
             return Scores(*all_readings(states, self.head, forest.target, self.shape), outputs=said)

@@ -10,6 +10,7 @@ from torch import Tensor
 from etude.core.forest import Forest
 from etude.core.sample import Example
 from etude.core.scores import Outputs, Scores
+from etude.model.taught import Teaching
 from etude.objective.rewards.contract import Reward
 from etude.recipe.strict import Leaf
 
@@ -96,6 +97,11 @@ class Objective(Leaf):
         return f"as {self.kind} counts it"
 
     @property
+    def weighs_tokens(self) -> bool:
+        """Whether every supervised token counts by its own weight, so that rows of other sources may be mixed in at other weights."""
+        return False
+
+    @property
     def reads_everything(self) -> bool:
         """Whether `loss` reads more of the policy's scores than log-probabilities."""
         return False
@@ -124,6 +130,11 @@ class Objective(Leaf):
     def needs_reference(self) -> bool:
         """Whether `loss` reads the parent's scores of the same forest."""
         return False
+
+    @property
+    def teaching(self) -> Teaching | None:
+        """Whose distributions `loss` compares the policy's with; None where there is no teacher."""
+        return None
 
     @property
     def watched(self) -> tuple[str, ...]:

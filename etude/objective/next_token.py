@@ -22,6 +22,10 @@ class NextToken(Objective):
     """Weight of the squared log-sum-exp of the logits, which keeps them from drifting; 1e-4 is usual. https://arxiv.org/abs/2204.02311"""
 
     @property
+    def weighs_tokens(self) -> bool:
+        return True
+
+    @property
     def reads_everything(self) -> bool:
         return self.label_smoothing > 0 or self.z_loss > 0
 

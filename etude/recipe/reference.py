@@ -92,7 +92,8 @@ class _Pages:
         """A field's type in words."""
         if "$ref" in schema:
             name = _name(schema)
-            short = "text or " if "anyOf" in self.definitions[name] else ""
+            short = [one for one in self.definitions[name].get("anyOf", ()) if one.get("type") in ("string", "number")]
+            short = "".join(f"{self.type(one)} or " for one in short)
             return f"{short}[{name}](#{name.lower()})"
         if members := schema.get("anyOf") or schema.get("oneOf"):
             return " or ".join(dict.fromkeys(map(self.type, members)))

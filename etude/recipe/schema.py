@@ -1,9 +1,9 @@
 """What a recipe can say. Every key is here, with its meaning, its unit and its default."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Discriminator, Field, GetJsonSchemaHandler, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from etude.recipe.strict import FileText, Leaf, ModelText, OneOrMany, Strict, one_of
 
@@ -48,6 +48,8 @@ class Source(Strict):
     """Templates that replace the format: for tables with columns of their own."""
     weight: PositiveFloat | None = None
     """Share of this source in the mixture, relative to the others'; by default each counts as many rows as it has."""
+    loss_weight: PositiveFloat = 1.0
+    """How much each learnt token of this source counts in the loss, beside the others' 1; `weight` is how often its rows come."""
     limit: PositiveInt | None = None
     """Take at most this many rows, chosen by the seed."""
     split: str = "train"
@@ -72,6 +74,25 @@ HeldOut = Annotated[
 ]
 
 
+class Replay(Strict):
+    """Rows that are learnt again beside the task, so that they are not forgotten; a bare number is the share."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Of all rows drawn, exactly: 0.1 is every tenth. `examples_per_step` counts them, `epochs` does not."""
+    source: Source | None = None
+    """What is learnt again: rows as this objective reads them. By default the general text that is installed with Python. What shares 16
+    tokens in a row with a passage of `evaluate.keep`, or repeats a held-out row, is left out and counted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_share(cls, value: object) -> object:
+        return {"share": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, handler(core)]}
+
+
 class Data(Strict):
     """What a stage reads."""
 
@@ -79,6 +100,8 @@ class Data(Strict):
     """One source or a list of them; a plain path will do."""
     held_out: HeldOut = 0.05
     """Rows kept for judging and never trained on: a share below 1, a number of rows, or a source of their own."""
+    replay: Replay | None = None
+    """General text or rows of your own mixed in against forgetting, for objectives that learn tokens: `replay: 0.1`."""
     context: PositiveInt = 1024
     """Longest path in tokens."""
     too_long: Literal["drop", "truncate", "error"] = "drop"
@@ -89,6 +112,15 @@ class Data(Strict):
     """Beginnings shorter than this many tokens are not shared: the bookkeeping would cost more."""
     train_on: Literal["answers", "last-answer", "everything"] = "answers"
     """Which part of a conversation is learnt: every assistant turn, only the last one, or every token."""
+
+
+class EarlyStopping(Strict):
+    """When a run ends before its last step: where a held-out figure gets no better. The best look's weights are what is kept."""
+
+    patience: PositiveInt = 3
+    """Looks in a row without a gain; there is one every `evaluate_every` steps."""
+    minimum_gain: Annotated[float, Field(ge=0)] = 0.0
+    """What a gain must exceed: nats a token of the held-out loss, or the share of held-out pairs preferred."""
 
 
 class Train(Strict):
@@ -110,6 +142,10 @@ class Train(Strict):
     """How the rate moves: constant, linear, cosine, warmup-stable-decay."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decay of matrices towards zero; never of biases and norms."""
+    decay_to: Literal["zero", "parent"] = "zero"
+    """Where `weight_decay` pulls: matrices to zero, or all that changes to what it was in the parent, norms and biases too
+    (L2-SP, https://arxiv.org/abs/1802.01483, taken off the weights as AdamW takes its decay). A LoRA's factors go to zero either way,
+    where they say nothing beside the parent; virtual tokens have no such place. Needs a copy of what it pulls to."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -132,8 +168,19 @@ class Train(Strict):
     """How many to keep; older ones are removed once a newer one is whole."""
     evaluate_every: PositiveInt | None = None
     """Steps between looks at the held-out rows: their loss, or of pairs the share preferred. By default only at the start and the end."""
+    early_stopping: EarlyStopping | None = None
+    """Stop where held-out rows gain nothing more, and keep the best weights, of which a copy is held; `{}` takes the defaults. Half of the
+    held-out rows (200 at most) are looked at, and then not judged: what chose the weights cannot say how good they are."""
     trackers: list[one_of("tracker")] = []  # type: ignore[valid-type]
     """Where metrics go besides the JSONL file that is always written."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Train":
+        if self.decay_to == "parent" and not self.weight_decay:
+            raise ValueError("`decay_to: parent` pulls by `weight_decay`, which is 0: set it, such as to 0.01")
+        if self.early_stopping is not None and self.evaluate_every is None:
+            raise ValueError("`early_stopping` looks at held-out rows every `evaluate_every` steps: set that, such as to 10")
+        return self
 
 
 class Stage(Strict):

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from small_project import COLOURS, recipe, stage
+from small_project import COLOURS, make_base, recipe, stage
 
 import etude
+from etude.errors import ModelError
 
 KINDS = ["last_layers", "dora", "pissa", "qlora", "prefix", "prompt", "p-tuning", "bottleneck", "bitfit", "embeddings", "ia3", "vera"]
 
@@ -57,3 +58,47 @@ def test_rewards(base, project, voice):
     assert etude.run(str(file), voice=voice, project=project).stages["r"].reused
     (project / "reward.py").write_text("def reward(prompt, expected, answer):\n    return float('b' in answer)\n")
     assert etude.run(str(file), voice=voice, project=project).stages["r"].record.version == first.version + 1
+
+
+def test_a_divergence_under_full_tuning_declares_its_second_model(project, base, voice):
+    (project / "reward.py").write_text("def reward(prompt, expected, answer):\n    return float('a' in answer)\n")
+    aim = {"kind": "grpo", "group": 3, "max_new_tokens": 4, "beta": 0.1, "rewards": [{"kind": "python", "file": "reward.py"}]}
+    file = recipe(project / "rewarded.yaml", base, {"r": stage(project / "answers.jsonl", objective=aim, adapt="full")})
+    done = etude.run(str(file), voice=voice, project=project).stages["r"]
+    (said,) = [line for line in voice.lines if line.startswith("a second model is held in memory")]
+    assert "a frozen copy of the parent, " in said and said.endswith("(grpo scores new answers by it, and full changes it)")
+    assert done.judgement.about.environment["second model in memory"].startswith("a frozen copy of the parent, ")
+
+
+@pytest.mark.parametrize("adapt", ["lora", "full"])
+@pytest.mark.parametrize("top_k", [None, 8])
+def test_distilling(base, project, voice, tmp_path_factory, adapt, top_k):
+    """From another model, and from the parent; asked once or at every step; found again by what the teacher is, not by its name."""
+    teacher = make_base(tmp_path_factory.mktemp("teachers") / "other", seed=5)
+    aim = {"kind": "distil", "teacher": str(teacher), "top_k": top_k}
+    file = recipe(project / "taught.yaml", base, {"d": stage(project / "answers.jsonl", objective=aim, adapt=adapt)})
+    done = etude.run(str(file), voice=voice, project=project).stages["d"]
+    about = done.judgement.about
+    assert about.environment["teacher"].endswith("other")
+    declared = [line for line in voice.lines if line.startswith("a second model is held in memory")]
+    assert len(declared) == (top_k is None) == ("second model in memory" in about.environment)
+    assert any(bar.startswith("what ") and bar.endswith(" teaches") for bar in voice.bars) == (top_k is not None)
+    assert all(line["divergence"] > 0 for line in map(json.loads, (done.folder / "metrics.jsonl").open()) if "divergence" in line)
+    moved = teacher.rename(teacher.parent / "elsewhere")
+    again = etude.read_recipe(str(file), [f"stages.d.objective.teacher={moved}"])
+    assert etude.forecast(again, project=project)[0].finished == done.record.reference
+    held = etude.run(str(file), ["stages.d.objective.teacher=parent"], voice=voice, project=project).stages["d"]
+    assert held.judgement.about.environment["teacher"] == "the parent" and held.record.version == 2
+    first = next(line for line in map(json.loads, (held.folder / "metrics.jsonl").open()) if "divergence" in line)
+    assert abs(first["divergence"]) < 1e-5, "at birth it is its parent"
+
+
+def test_a_teacher_of_other_tokens_is_refused(base, project, voice, tmp_path):
+    teacher = make_base(tmp_path / "other")
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 64}))
+    aim = {"kind": "distil", "teacher": str(teacher)}
+    file = recipe(project / "taught.yaml", base, {"d": stage(project / "answers.jsonl", objective=aim)})
+    with pytest.raises(ModelError, match=r"do not have the same vocabulary \([0-9,]+ and [0-9,]+ tokens\)"):
+        etude.run(str(file), voice=voice, project=project)
+    assert not voice.bars

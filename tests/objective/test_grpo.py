@@ -121,7 +121,7 @@ def sampling(kind: str, folder: Path, **options):
 @pytest.mark.parametrize("adaptation", [Lora(rank=4), Full()], ids=["lora", "full"])
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
 def test_the_reward_rises(tmp_path, kind, adaptation):
-    aim = sampling(kind, tmp_path, **({"beta": 0.01} if adaptation.kind == "lora" and kind == "grpo" else {}))
+    aim = sampling(kind, tmp_path, **({"beta": 0.01} if kind == "grpo" else {}))
     rate = 3e-2 if adaptation.kind == "lora" else 3e-3
     examples = tiny.some_examples(NextToken(), 8)
     made = tiny.course(tmp_path, adaptation, aim, examples=examples, steps=25, learning_rate=rate, examples_per_step=8)
@@ -180,6 +180,28 @@ def test_old_scores_are_those_of_the_policy_that_wrote(tmp_path):
     assert 0 <= told["groups_alike"] <= 1 and 0 < told["answer_tokens"] <= 7
     fit(made.course)
     assert made.metrics[0]["clipped"] == 0
+
+
+def test_full_tuning_is_held_to_a_frozen_copy_of_its_parent(tmp_path):
+    """No divergence while it is its parent, to the bit; afterwards that of plain transformers, and the parent has not moved."""
+    aim, examples = sampling("grpo", tmp_path, beta=0.5), tiny.some_examples(NextToken(), 12)
+    run = lambda name, steps: tiny.course(
+        tmp_path / name, Full(), aim, examples=examples, steps=steps, examples_per_step=12, schedule="constant", learning_rate=3e-3
+    )
+    once, twice = run("once", 1), run("twice", 2)
+    for made in (once, twice):
+        fit(made.course)
+    assert twice.metrics[0]["divergence"] == 0 < twice.metrics[1]["divergence"]
+    parent, moved = tiny.copy_of(tiny.llama(), "eager"), tiny.copy_of(once.course.policy.model, "eager")
+    groups = json.loads((tmp_path / "twice" / "rollouts" / "step-00000002.json").read_text())["groups"]
+    apart = []
+    for group in groups:
+        for answer in group["answers"]:
+            weight = [0.0] * len(group["prompt"]) + [1.0] * len(answer["tokens"])
+            sample = tiny.sample([*group["prompt"], *answer["tokens"]], weight)
+            apart.append(token_log_probabilities(parent, sample) - token_log_probabilities(moved, sample))
+    apart = torch.cat(apart).detach()
+    assert twice.metrics[1]["divergence"] == pytest.approx((apart.exp() - apart - 1).mean().item(), rel=1e-3)
 
 
 def test_rewards(tmp_path):

@@ -36,7 +36,7 @@ evaluate:
     assert mistakes(text) == [
         "r.yaml:1:7: name: should be lower-case letters, digits, `-` and `_`, got the text 'My Run'; did you mean `my-run`?",
         "r.yaml:3:1: learning_rate: unknown key; did you mean `stages.first.train.learning_rate`?",
-        "r.yaml:7:7: stages.first.data.source: unknown key; did you mean `sources`?",
+        "r.yaml:7:7: stages.first.data.source: unknown key; did you mean `sources` or `stages.first.data.replay.source`?",
         "r.yaml:8:7: stages.first.data.cutoff_len: unknown key; did you mean `context`?",
         "r.yaml:9:17: stages.first.data.too_long: expected one of `drop`, `truncate`, `error`, got the text 'truncat'; "
         "did you mean `truncate`?",
@@ -102,7 +102,7 @@ evaluate:
         (
             "      render: {prompt: x}",
             "r.yaml:6:7: stages.first.data.render: unknown key; did you mean `stages.first.data.sources.0.render` "
-            "or `stages.first.data.held_out.render`?",
+            "or `stages.first.data.held_out.render` or `stages.first.data.replay.source.render`?",
         ),
     ],
 )
