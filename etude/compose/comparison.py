@@ -104,8 +104,8 @@ def compare_as(
     if prepared.fingerprint != record.fingerprints.data:
         notes.append(f"the data has changed since {record.reference} was trained: rows held out now may have been trained on then")
         voice.say(notes[0])
-    prepared, _ = set_aside(prepared, stage.train)
     objective = settled(stage.objective, prepared, reader.tokenizer, voice)
+    prepared, _ = set_aside(prepared, stage.train)
     trial = trial_of(prepared, text if objective.writes else None, reader.tokenizer, settings, stage.data.context, objective)
     check(trial, settings)
     seen = list(dict.fromkeys(line for one in known for line in overlaps(trial, prepared, one.parent, store)))
