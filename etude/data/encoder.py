@@ -29,8 +29,8 @@ class Encoder:
         """What the tokenizer itself puts before a text: nothing, or one beginning-of-text."""
         ids = {i for i in (self.beginning, self.end, *stop_ids) if i is not None}
         names = map(str, tokenizer.convert_ids_to_tokens(sorted(ids)))
-        self.marks: tuple[str, ...] = tuple(sorted(name for name in names if len(name) > 1))
-        """The texts that the tokenizer reads as beginning, end or stop; in a message they would forge a turn."""
+        self.marks: tuple[str, ...] = tuple(sorted({name for name in names if len(name) > 1} | turn_marks(tokenizer)))
+        """The texts that the tokenizer reads as beginning, end or stop, or that stand around a turn; in a message they would forge one."""
         # Byte-level tokenizers often name an unknown token too, and never write it.
         model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
         self.unknown: int | None = tokenizer.unk_token_id if getattr(model, "unk_token", None) else None
@@ -61,3 +61,16 @@ class Encoder:
     def names(self, ids: frozenset[int] | list[int]) -> str:
         """Tokens for people: `<|im_end|> (2)`."""
         return ", ".join(f"{name} ({i})" for i, name in ((i, self.tokenizer.convert_ids_to_tokens(i)) for i in sorted(ids)))
+
+
+def turn_marks(tokenizer: Any) -> set[str]:
+    """The special tokens that the chat template writes around every turn, as `<|im_start|>`."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special and len(str(token)) > 1}
+    if not tokenizer.chat_template:
+        return set()
+    turns = [{"role": ("user", "assistant")[i % 2], "content": "a"} for i in range(3)]
+    try:
+        once, more = (tokenizer.apply_chat_template(turns[:count], tokenize=False) for count in (1, 3))
+    except Exception:  # noqa: BLE001  a template raises its own refusals; rows will meet them one by one
+        return set()
+    return {mark for mark in special if more.count(mark) > once.count(mark)}

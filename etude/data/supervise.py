@@ -95,24 +95,31 @@ def views(said: Conversation | Completion, template: Template, encoder: Encoder,
             "take the base's instruct sibling, or turn the rows into plain text with `render: {prompt: …, completion: …}`",
         )
     messages = said.messages
-    chosen = _learnt(messages, train_on)
-    if not chosen:
-        raise RowError(NOTHING, "no assistant turn is to be learnt", "give the row an answer, or mend its `train` flags")
+    chosen, wanted = answers_of(messages, train_on)
     _check_marks(messages, encoder)
-    wanted = [i for i in range(1, len(messages)) if messages[i].role == "assistant" and (i in chosen or train_on == "everything")]
-    if not wanted:
-        raise RowError(NOTHING, "the only assistant turn opens the conversation and answers nothing", "give the row a question")
     answers = []
     for i in wanted:
         contains = tuple(learnable(messages[i]))
-        if i in chosen and not contains:
-            raise RowError(EMPTY, f"messages[{i}]: the answer is empty", "give it words, or mark it `train: false`")
         prompt = template.render(said, i, generation=True)
         header = partial(template.header, said, i)
         answers.append(View(prompt, template.render(said, i + 1), i in chosen, contains, f"messages[{i}]", header))
     check_whole(said, wanted[-1], answers[-1].prompt)
     full = template.render(said, len(messages)) if train_on == "everything" else None
     return Views(tuple(answers), full, messages[0].role == "assistant")
+
+
+def answers_of(messages: tuple[Message, ...], train_on: TrainOn) -> tuple[set[int], list[int]]:
+    """Indices of the turns that are learnt, and of all that are rendered as answers. RowError where nothing or an empty answer is learnt."""
+    chosen = _learnt(messages, train_on)
+    if not chosen:
+        raise RowError(NOTHING, "no assistant turn is to be learnt", "give the row an answer, or mend its `train` flags")
+    wanted = [i for i in range(1, len(messages)) if messages[i].role == "assistant" and (i in chosen or train_on == "everything")]
+    if not wanted:
+        raise RowError(NOTHING, "the only assistant turn opens the conversation and answers nothing", "give the row a question")
+    for i in wanted:
+        if i in chosen and not learnable(messages[i]):
+            raise RowError(EMPTY, f"messages[{i}]: the answer is empty", "give it words, or mark it `train: false`")
+    return chosen, wanted
 
 
 def learn(seen: Views, encoder: Encoder) -> Learnt:

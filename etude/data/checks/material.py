@@ -15,7 +15,7 @@ from etude.data.read import Row
 from etude.data.records import Completion, Conversation, Pair, Rated, Record, RowError, Text
 from etude.data.samples import Draft, Lesson, Teacher
 from etude.data.sources import Reader, wanted
-from etude.data.supervise import answered
+from etude.data.supervise import TrainOn, answers_of
 from etude.data.template import Template
 from etude.errors import DataError
 from etude.recipe.schema import Data, Source
@@ -190,7 +190,7 @@ def _entries(batch: list[tuple[Row, Reader]], teacher: Teacher | None, data: Dat
         try:
             entry = replace(entry, record=reader(row.values))
             if teacher is None:
-                answered(entry.record, data.train_on)
+                _check_answers(entry.record, data.train_on)
             drafts.append((entry, None if teacher is None else teacher.draft(entry.record)))
         except RowError as error:
             drafts.append((replace(entry, trouble=error), None))
@@ -198,6 +198,20 @@ def _entries(batch: list[tuple[Row, Reader]], teacher: Teacher | None, data: Dat
         return [entry for entry, _ in drafts]
     teacher.encoder.warm([text for _, draft in drafts if draft is not None for text in draft.texts()])
     return [entry if draft is None else _taught(entry, draft, teacher) for entry, draft in drafts]
+
+
+def _check_answers(record: Record, train_on: TrainOn) -> None:
+    """What can be said of answers before they are rendered. RowError where one is missing or empty."""
+    match record:
+        case Pair(chosen=chosen, rejected=rejected):
+            _check_answers(chosen, "answers")
+            _check_answers(rejected, "answers")
+        case Rated(answer=answer):
+            _check_answers(answer, "answers")
+        case Completion():
+            answers_of(record.conversation().messages, train_on)
+        case Conversation(messages=messages):
+            answers_of(messages, train_on)
 
 
 def _taught(entry: Entry, draft: Draft, teacher: Teacher) -> Entry:
