@@ -91,6 +91,45 @@ TRACKERS = {
     "mlflow": "etude.engine.trackers.mlflow:MLflow",
 }
 
+# Of data, in the order in which they are made: functions from etude.data.checks.material:Material to findings.
+CHECKS = {
+    "refused": "etude.data.checks.guards:refused",
+    "stopped": "etude.data.checks.guards:stopped",
+    "handled": "etude.data.checks.guards:handled",
+    "template-remains": "etude.data.checks.template:remains",
+    "template-additions": "etude.data.checks.template:additions",
+    "ends": "etude.data.checks.template:ends",
+    "columns": "etude.data.checks.shape:columns",
+    "turns": "etude.data.checks.shape:turns",
+    "systems": "etude.data.checks.shape:systems",
+    "unasked": "etude.data.checks.shape:unasked",
+    "exact-duplicates": "etude.data.checks.copies:exact",
+    "near-duplicates": "etude.data.checks.copies:near",
+    "contradictions": "etude.data.checks.copies:contradictions",
+    "held-out": "etude.data.checks.overlap:held_out",
+    "benchmarks": "etude.data.checks.overlap:benchmarks",
+    "unfinished": "etude.data.checks.wording:unfinished",
+    "loops": "etude.data.checks.wording:loops",
+    "placeholders": "etude.data.checks.wording:placeholders",
+    "boilerplate": "etude.data.checks.wording:boilerplate",
+    "echoes": "etude.data.checks.wording:echoes",
+    "markup": "etude.data.checks.wording:markup",
+    "garbled": "etude.data.checks.wording:garbled",
+    "invisible": "etude.data.checks.wording:invisible",
+    "spaces": "etude.data.checks.wording:spaces",
+    "label-balance": "etude.data.checks.labels:balance",
+    "label-spellings": "etude.data.checks.labels:spellings",
+    "label-errors": "etude.data.checks.labels:errors",
+    "scripts": "etude.data.checks.tongues:scripts",
+    "languages": "etude.data.checks.tongues:languages",
+    "secrets": "etude.data.checks.private:secrets",
+    "personal": "etude.data.checks.private:personal",
+    "preference-length": "etude.data.checks.preferences:length",
+    "preference-conflicts": "etude.data.checks.preferences:against_itself",
+    "ratings": "etude.data.checks.preferences:ratings",
+}
+
+# What a recipe may name.
 TABLES = {
     "adaptation": ADAPTATIONS,
     "objective": OBJECTIVES,
@@ -104,8 +143,9 @@ TABLES = {
 
 
 def find(table: str, name: str) -> Any:
-    """The class that `name` stands for in `table`; KeyError names what is known."""
-    if name not in TABLES[table]:
-        raise KeyError(f"unknown {table} {name!r}; known: {', '.join(TABLES[table])}")
-    module, attribute = TABLES[table][name].split(":")
+    """What `name` stands for in `table`: a class, or of `check` a function. KeyError names what is known."""
+    known = CHECKS if table == "check" else TABLES[table]
+    if name not in known:
+        raise KeyError(f"unknown {table} {name!r}; known: {', '.join(known)}")
+    module, attribute = known[name].split(":")
     return getattr(import_module(module), attribute)

@@ -78,6 +78,14 @@ def first(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(excerpt(text) for text, _ in zip(texts, range(EXAMPLES)))
 
 
-def rows(count: int) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{count:,} row{'' if count == 1 else 's'}"
+def rows(count: int, said: str = "") -> str:
+    """`1 row`, `2 rows`; with what they do, its verb first: `1 row holds tags`, `2 rows hold tags`."""
+    verb, _, rest = said.partition(" ")
+    if count == 1 and verb:
+        verb = {"have": "has", "are": "is"}.get(verb, f"{verb}s")
+    return " ".join(part for part in (f"{count:,} row{'' if count == 1 else 's'}", verb, rest) if part)
+
+
+def beside(one: Place, sign: str, other: Place) -> str:
+    """Two rows, as `row 3 = row 1`; by their files too where these differ."""
+    return f"row {one.row} {sign} row {other.row}" if one.source == other.source else f"{one} {sign} {other}"
