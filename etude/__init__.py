@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from etude.advice.arms import frontier
+    from etude.compose.checking import data_check
     from etude.compose.checkup import doctor
     from etude.compose.comparison import compare
     from etude.compose.extending import extend_tokenizer
@@ -30,6 +31,7 @@ _WHERE = {
     "read_recipe": "etude.compose.recipes:read_recipe",
     "init": "etude.compose.looking:init",
     "schema": "etude.compose.looking:schema",
+    "data_check": "etude.compose.checking:data_check",
     "data_show": "etude.compose.looking:data_show",
     "list": "etude.compose.library:list_",
     "show": "etude.compose.library:show",
@@ -49,8 +51,8 @@ _WHERE = {
 }
 
 __all__ = [
-    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_show", "doctor", "extend_tokenizer", "forecast", "frontier",
-    "init", "list", "load", "name", "read_recipe", "run", "schema", "show", "show_tokenizer", "train_tokenizer", "verify",
+    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_check", "data_show", "doctor", "extend_tokenizer", "forecast",
+    "frontier", "init", "list", "load", "name", "read_recipe", "run", "schema", "show", "show_tokenizer", "train_tokenizer", "verify",
 ]  # fmt: skip
 
 

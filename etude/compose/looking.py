@@ -127,18 +127,39 @@ def data_show(
     Raises:
         EtudeError: the recipe, the data or the base cannot be read.
     """
-    path, base = os.fspath(path), os.fspath(base)
+    meant = meant_by(os.fspath(path), stage)
+    known = look_at(meant.base or os.fspath(base), open_store(project), voice or Voice())
+    data = meant.data if meant.base else meant.data.model_copy(update={"bad_rows": "drop", "held_out": 0.05})
+    prepared = prepare(data, known.tokenizer, roles=meant.roles, stop_ids=known.stop_ids, seed=meant.seed)
+    return Preview(prepared, known.tokenizer, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """What a path to rows or a recipe stands for."""
+
+    data: Data
+    """Of a file: all its rows, none held out."""
+    roles: tuple[str, ...]
+    """What each example brings, by the recipe's objective or the file's format."""
+    seed: int
+    base: str | None
+    """The recipe's; None of a file."""
+
+
+def meant_by(path: str, stage: str | None) -> Meant:
+    """A recipe's stage, or a file of rows by itself.
+
+    Raises:
+        EtudeError: the recipe or the file cannot be read, or has no such stage.
+    """
     if path.endswith((".yaml", ".yml")) or (path.isidentifier() and not Path(path).exists()):
         recipe: Recipe = read_recipe(path).recipe
         if stage is not None and stage not in recipe.stages:
             raise DataError(f"{path} has no stage {stage!r}", f"its stages are {', '.join(recipe.stages)}")
         chosen = recipe.stages[stage or next(iter(recipe.stages))]
-        data, roles, seed, base = chosen.data, chosen.objective.roles, chosen.train.seed, recipe.base
-    else:
-        data, roles, seed = Data.model_validate({"sources": [{"path": path}], "bad_rows": "drop"}), (), 0
-        found, _ = parts(data.sources[0])
-        first = list(islice((row.values for row in found[0] if isinstance(row.values, dict)), FIRST))
-        if first:
-            roles = _ROLES.get(detect(first, path).format.kind, ())
-    known = look_at(base, open_store(project), voice or Voice())
-    return Preview(prepare(data, known.tokenizer, roles=roles, stop_ids=known.stop_ids, seed=seed), known.tokenizer, rows)
+        return Meant(chosen.data, chosen.objective.roles, chosen.train.seed, recipe.base)
+    data = Data.model_validate({"sources": [{"path": path}], "held_out": 0})
+    found, _ = parts(data.sources[0])
+    first = list(islice((row.values for row in found[0] if isinstance(row.values, dict)), FIRST)) if found else []
+    return Meant(data, _ROLES.get(detect(first, path).format.kind, ()) if first else (), 0, None)

@@ -109,7 +109,7 @@ def views(said: Conversation | Completion, template: Template, encoder: Encoder,
 
 
 def answers_of(messages: tuple[Message, ...], train_on: TrainOn) -> tuple[set[int], list[int]]:
-    """Indices of the turns that are learnt, and of all that are rendered as answers. RowError where nothing or an empty answer is learnt."""
+    """Indices of the turns that are learnt, and of all that are rendered as answers. RowError where there is nothing to learn."""
     chosen = _learnt(messages, train_on)
     if not chosen:
         raise RowError(NOTHING, "no assistant turn is to be learnt", "give the row an answer, or mend its `train` flags")

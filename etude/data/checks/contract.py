@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 Severity = Literal["error", "warning", "note"]
 """error: rows that stop a run or make its numbers untrue; warning: most likely not meant; note: good to know."""
 
+INSTALL = "install it with `uv sync --extra check`, or `pip install 'etude[check]'`"
 EXAMPLES = 3
 EXCERPT = 100
 """Characters of a text that an example shows."""
@@ -57,7 +58,7 @@ class Finding:
     """What a cleaned copy mends because of it."""
 
 
-class Skipped(Exception):  # noqa: N818 (nothing is wrong)
+class Skipped(Exception):
     """A check that could not be made. `why` names what it lacks, `remedy` what brings it."""
 
     def __init__(self, why: str, remedy: str):

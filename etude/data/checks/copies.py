@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
-from etude.data.checks.contract import Finding, Place, Skipped, beside, excerpt, first, rows
+from etude.data.checks.contract import INSTALL, Finding, Place, Skipped, beside, excerpt, first, rows
 from etude.data.checks.material import Entry, Material
 from etude.data.ngrams import grams, numbers, words
 
@@ -128,9 +129,9 @@ def own_shingles(texts: list[str], n: int = WORDS) -> list[np.ndarray]:
 def _pairs(material: Material) -> list[tuple[Place, Place, float]]:
     """Near duplicates: earlier row, later row, exact Jaccard similarity."""
     try:
-        from rensa import RMinHash  # noqa: PLC0415 (a light extra)
+        from rensa import RMinHash  # type: ignore[missing-module-attribute]  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise Skipped("needs the package rensa", "install it with `uv sync --extra check`, or `pip install 'etude[check]'`") from None
+        raise Skipped("needs the package rensa", INSTALL) from None
     entries = material.usable
     shingles = own_shingles([entry.whole for entry in entries])
     enough = [i for i, own in enumerate(shingles) if len(own) >= FEWEST]
@@ -145,7 +146,7 @@ def _pairs(material: Material) -> list[tuple[Place, Place, float]]:
         for band in range(BANDS):
             buckets[band, digest[band].tobytes()].append(i)
     candidates = {(group[0], other) for group in buckets.values() for other in group[1:]}
-    candidates |= {pair for group in buckets.values() for pair in zip(group, group[1:])}
+    candidates |= {pair for group in buckets.values() for pair in pairwise(group)}
     found = []
     for i, j in sorted(candidates):
         shared = len(np.intersect1d(shingles[i], shingles[j], assume_unique=True))

@@ -43,7 +43,12 @@ TELLS: dict[str, tuple[Severity, str, str, str]] = {
         "end in the end-of-text token already; it is not added twice",
         "leave it out of the rows",
     ),
-    "split": ("note", "texts longer than the context", "are longer than the context and are split", "raise `context`, if they belong together"),
+    "split": (
+        "note",
+        "texts longer than the context",
+        "are longer than the context and are split",
+        "raise `context`, if they belong together",
+    ),
 }
 """By a lesson's flag: severity, kind, what these rows do, what to do about it."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from etude.data.checks.contract import Finding, Skipped, excerpt, first, rows
+from etude.data.checks.contract import INSTALL, Finding, Skipped, excerpt, first, rows
 from etude.data.checks.material import FEWEST_PER_LABEL, Material
 
 ONE_SIDED = 0.9
@@ -14,7 +14,7 @@ RARE = 0.01
 LEAST_ROWS, MOST_ROWS = 100, 50_000
 FOLDS = 5
 LOOKED_AT = 1000
-"""Characters from the end of a prompt, where the text stands behind its instruction."""
+"""Characters of a text."""
 SURE = 0.9
 """Out-of-fold accuracy below which the texts do not tell their labels well enough to doubt a single one."""
 
@@ -68,8 +68,8 @@ def spellings(material: Material) -> Iterator[Finding]:
 def errors(material: Material) -> Iterator[Finding]:
     """Labels that the other rows contradict: out-of-fold probabilities of a logistic regression over character sequences.
 
-    A label is doubted where another one is as likely as it usually is on its own rows, and the given one is below that by far. Source: confident
-    learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068, section 3.
+    A label is doubted where another one is as likely as it usually is on its own rows, and the given one is below that by far.
+    Source: confident learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068, section 3.
     """
     groups: dict[str, list] = defaultdict(list)
     for answer, entries in material.labels.items():
@@ -82,7 +82,7 @@ def errors(material: Material) -> Iterator[Finding]:
         raise Skipped(f"{rows(len(rated))} are too many for a quick model", f"check a part of at most {MOST_ROWS:,} rows (`limit`)")
     names = sorted(groups)
     given = np.array([names.index(label) for label, _ in rated])
-    probability = _out_of_fold([entry.asked for _, entry in rated], given)
+    probability = _out_of_fold([material.own(entry)[:LOOKED_AT] for _, entry in rated], given)
     accuracy = float((probability.argmax(1) == given).mean())
     if accuracy < SURE:
         raise Skipped(
@@ -102,7 +102,7 @@ def errors(material: Material) -> Iterator[Finding]:
             rows(len(doubted), f"have a label that the other rows contradict (a quick model tells {accuracy:.0%} of all labels)"),
             "look at them, the first ones first, and correct those that are wrong",
             tuple(rated[i][1].place for i in doubted),
-            first(f"{rated[i][0]!r}, rather {names[guess[i]]!r}: {excerpt(rated[i][1].asked[-80:])}" for i in doubted),
+            first(f"{rated[i][0]!r}, rather {names[guess[i]]!r}: {excerpt(material.own(rated[i][1]))}" for i in doubted),
         )
 
 
@@ -113,10 +113,10 @@ def _out_of_fold(texts: list[str], given: np.ndarray) -> np.ndarray:
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
         from sklearn.model_selection import StratifiedKFold, cross_val_predict  # noqa: PLC0415
     except ImportError:
-        raise Skipped("needs the package scikit-learn", "install it with `uv sync --extra check`, or `pip install 'etude[check]'`") from None
+        raise Skipped("needs the package scikit-learn", INSTALL) from None
     # A template's words stand in every row, and so weigh nothing. What is counted knows no labels, so it need not be counted by folds.
     counted = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=2, max_df=0.9, max_features=50_000, sublinear_tf=True)
-    features = counted.fit_transform([text[-LOOKED_AT:] for text in texts])
+    features = counted.fit_transform(texts)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     return cross_val_predict(LogisticRegression(C=10, tol=1e-3), features, given, cv=folds, method="predict_proba")
 

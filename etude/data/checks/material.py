@@ -122,6 +122,22 @@ class Material:
         return [entry for entry in self.usable if entry.place not in self.held_out]
 
     @cached_property
+    def opening(self) -> str:
+        """What all prompts begin with, up to a space: the instruction that is the same in every row."""
+        asked = [entry.asked for entry in self.usable if entry.asked]
+        first, last = min(asked, default=""), max(asked, default="")  # in order, these two differ the earliest
+        length = next((i for i, (one, other) in enumerate(zip(first, last)) if one != other), 0)
+        common = first[:length]
+        return common[: max(common.rfind(" "), common.rfind("\n")) + 1]
+
+    def own(self, entry: Entry) -> str:
+        """What a row says of its own: without the common opening, and without an answer that is a label."""
+        if isinstance(entry.record, Text):
+            return entry.record.text
+        asked = entry.asked.removeprefix(self.opening)
+        return asked if self.labels and asked.strip() else "\n\n".join((asked, *entry.answers[:1]))
+
+    @cached_property
     def labels(self) -> dict[str, list[Entry]]:
         """Rows by their answer, where answers are labels: few different short ones, each often. Empty where they are not."""
         single = [entry for entry in self.training if len(entry.answers) == 1]
@@ -188,10 +204,11 @@ def _entries(batch: list[tuple[Row, Reader]], teacher: Teacher | None, data: Dat
             continue
         entry = Entry(place, row.values, judged=judged)
         try:
-            entry = replace(entry, record=reader(row.values))
+            record = reader(row.values)
+            entry = replace(entry, record=record)
             if teacher is None:
-                _check_answers(entry.record, data.train_on)
-            drafts.append((entry, None if teacher is None else teacher.draft(entry.record)))
+                _check_answers(record, data.train_on)
+            drafts.append((entry, None if teacher is None else teacher.draft(record)))
         except RowError as error:
             drafts.append((replace(entry, trouble=error), None))
     if teacher is None:

@@ -49,8 +49,9 @@ def benchmarks(material: Material) -> Iterator[Finding]:
     index = _Questions(material.against)
     held: dict[str, list[tuple[Place, Place, str]]] = defaultdict(list)
     for entry in material.entries:
-        if entry.record is not None and (found := index.held_in(entry)) is not None:
-            held[found[0].source].append((entry.place, *found))
+        if (found := index.held_in(entry)) is not None:
+            question, text = found
+            held[question.source].append((entry.place, question, text))
     for source, found in held.items():
         places = tuple(place for place, _, _ in found)
         yield Finding(

@@ -21,14 +21,15 @@ def length(material: Material) -> Iterator[Finding]:
     told = [gap for gap in gaps if gap]
     if len(told) < FEWEST:
         return
-    for share, which in ((sum(gap > 0 for gap in told) / len(told), "longer"), (sum(gap < 0 for gap in told) / len(told), "shorter")):
+    longer = sum(gap > 0 for gap in told) / len(told)
+    for share, which in ((longer, "longer"), (1 - longer, "shorter")):
         if share >= LONGER:
             yield Finding(
                 "preference by length",
                 "warning",
                 f"of {share:.0%} of {len(told):,} pairs the chosen answer is the {which} one: length alone tells them apart",
-                f"add pairs in which the {'shorter' if which == 'longer' else 'longer'} answer is better, or use an objective that divides by "
-                "length (simpo, dpo with `variant: ipo`)",
+                f"add pairs in which the {'shorter' if which == 'longer' else 'longer'} answer is better, or use an objective that divides "
+                "by length (simpo, dpo with `variant: ipo`)",
             )
 
 

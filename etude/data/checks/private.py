@@ -27,7 +27,9 @@ SECRETS: dict[str, re.Pattern[str]] = {
     # https://huggingface.co/docs/hub/security-tokens
     "Hugging Face token": re.compile(r"\bhf_[A-Za-z]{34}\b"),
     # gitleaks' rules openai-api-key and anthropic-api-key: https://github.com/gitleaks/gitleaks
-    "model provider's key": re.compile(r"\bsk-(?:ant-[a-z0-9]+-|proj-|svcacct-|admin-)[A-Za-z0-9_-]{40,}|\bsk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b"),
+    "model provider's key": re.compile(
+        r"\bsk-(?:ant-[a-z0-9]+-|proj-|svcacct-|admin-)[A-Za-z0-9_-]{40,}|\bsk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b"
+    ),
     # RFC 3986, section 3.2.1: user information with a password
     "password in an address": re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,64}:[^\s/@]{3,64}@[\w.-]+"),
 }  # fmt: skip
@@ -69,7 +71,7 @@ def secrets(material: Material) -> Iterator[Finding]:
                     found.setdefault(kind, []).append((entry.place, match[0]))
     for kind, places in found.items():
         remedy = "make it invalid where it was issued, and leave the rows out: what is trained on can be asked for"
-        yield _finding(f"secrets: {kind}", "error", f"hold something like a {kind}", remedy, places, drop=True)
+        yield _finding(f"secrets: {kind}", "error", f"hold something like {_a(kind)}", remedy, places, drop=True)
 
 
 def personal(material: Material) -> Iterator[Finding]:
@@ -83,8 +85,11 @@ def personal(material: Material) -> Iterator[Finding]:
                     found.setdefault(kind, []).append((entry.place, match[0]))
     for kind, places in found.items():
         remedy = "replace it by a placeholder, unless it is public and should be known"
-        a = "an" if kind[0] in "eI" else "a"
-        yield _finding(f"personal data: {kind}", "warning", f"hold something like {a} {kind}", remedy, places)
+        yield _finding(f"personal data: {kind}", "warning", f"hold something like {_a(kind)}", remedy, places)
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AeI' else 'a'} {kind}"
 
 
 def _finding(kind: str, severity: Severity, what: str, remedy: str, found: list[tuple[Place, str]], drop: bool = False) -> Finding:

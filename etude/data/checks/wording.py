@@ -10,19 +10,25 @@ from etude.data.checks.material import Entry, Material
 from etude.data.ngrams import words
 from etude.data.records import Text
 
-PLACEHOLDER = re.compile(r"\s*(?:nan|null|none|n/?a|undefined|todo|tbd|lorem ipsum.*|\[?insert[ _].{1,40}|\{\{.*\}\}|xxx+)\s*", re.I | re.S)
+PLACEHOLDER = re.compile(
+    r"\s*(?:nan|null|none|n/?a|undefined|todo|tbd|lorem ipsum.*|\[?insert[ _].{1,40}|\{\{.*\}\}|x{3,})\s*", re.I | re.S
+)
 BOILERPLATE = re.compile(
     r"\bas an? (?:ai|artificial intelligence)(?: language)? (?:model|assistant)\b|\bas a (?:large )?language model\b"
     r"|\bmy knowledge cut-?off\b|\bI(?:'m| am) sorry,? but (?:I|as)\b.{0,40}\b(?:can(?:no|')t|unable|not able)\b",
     re.I,
 )
 """What distilled answers say of their writer (alpaca-data-cleaned and ShareGPT's cleaned copies leave the same out)."""
-MARKUP = re.compile(r"</?(?:br|p|div|span|b|i|a|li|ul|ol|td|tr|table|strong|em|font|img)\b[^<>]{0,200}>|&(?:nbsp|amp|lt|gt|quot|#\d{2,5});", re.I)
+MARKUP = re.compile(
+    r"</?(?:br|p|div|span|b|i|a|li|ul|ol|td|tr|table|strong|em|font|img)\b[^<>]{0,200}>|&(?:nbsp|amp|lt|gt|quot|#\d{2,5});", re.I
+)
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2(?:\u20ac|\u0080)[\u0080-\u00bf\u2018-\u2122\u0153]?|[\u0080-\u009f]")
 """The replacement character; UTF-8 read as Latin-1 or cp1252; cp1252 read as Latin-1. ftfy explains the kinds: https://ftfy.readthedocs.io"""
 INVISIBLE = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\u200b\u2060\ufeff\u00ad]")
 """Control characters, zero-width spaces, byte-order marks, soft hyphens. Joiners are left: scripts and emoji need them."""
-DANGLING = re.compile(r"(?:,|;|:|-|\b(?:the|a|an|and|or|of|to|with|in|for|is|are|was|that|which|because|but|by|from|his|her|their))\s*$", re.I)
+DANGLING = re.compile(
+    r"(?:,|;|:|-|\b(?:the|a|an|and|or|of|to|with|in|for|is|are|was|that|which|because|but|by|from|his|her|their))\s*$", re.I
+)
 LONG_ANSWER = 20
 """Words from which an answer should end like a sentence."""
 LOOP = 0.3
@@ -46,7 +52,7 @@ def unfinished(material: Material) -> Iterator[Finding]:
         cap = max(longest)
         at_cap = [entry for entry, text in answers if len(text) == cap]
         if len(at_cap) >= max(5, 0.01 * len(answers)) and len({entry.answers[-1] for entry in at_cap}) > 1:
-            found |= {entry.place: f"cut at {cap:,} characters, as {len(at_cap):,} answers are" for entry in at_cap if entry.place not in found}
+            found = {entry.place: f"cut at {cap:,} characters, as {len(at_cap):,} answers are" for entry in at_cap} | found
     yield from _finding(
         "answers that break off",
         "warning",
@@ -77,13 +83,11 @@ def loops(material: Material) -> Iterator[Finding]:
 
 
 def placeholders(material: Material) -> Iterator[Finding]:
-    """Answers and prompts that are a placeholder: nan, null, TODO, an unfilled template."""
+    """Answers and prompts that are a placeholder: nan, null, to be done, an unfilled template."""
     labels = {label.strip().casefold() for label in material.labels}
-    found = []
-    for entry in material.usable:
-        for text in (entry.asked, *entry.answers) if entry.answers else (entry.whole,):
-            if text.strip() and PLACEHOLDER.fullmatch(text) and text.strip().casefold() not in labels:
-                found.append((entry.place, text))
+    texts = lambda entry: (entry.asked, *entry.answers) if entry.answers else (entry.whole,)
+    said = [(entry.place, text) for entry in material.usable for text in texts(entry)]
+    found = [(place, text) for place, text in said if PLACEHOLDER.fullmatch(text) and text.strip().casefold() not in labels]
     yield from _finding("placeholders", "warning", found, "hold a placeholder where words should be", "fill them in, or leave them out")
 
 
@@ -106,7 +110,7 @@ def echoes(material: Material) -> Iterator[Finding]:
         for entry in material.usable
         if entry.answers and len(entry.answers[-1]) >= 8 and _squeezed(entry.answers[-1]) == _squeezed(entry.asked)
     ]
-    yield from _finding("answers that repeat the prompt", "warning", found, "answer with the prompt itself", "find the answer, or leave them out")
+    yield from _finding("echoes", "warning", found, "answer with the prompt itself", "find the answer, or leave them out")
 
 
 def markup(material: Material) -> Iterator[Finding]:
@@ -167,7 +171,7 @@ def spaces(material: Material) -> Iterator[Finding]:
         yield Finding(
             "white space around answers",
             "warning",
-            f"{rows(len({place for place, _ in odd}), 'have white space around the answer')}; {len(answers) - len(odd):,} answers have none",
+            f"{rows(len(dict(odd)), 'have white space around the answer')}; {len(answers) - len(odd):,} answers have none",
             "take it away",
             tuple(dict.fromkeys(place for place, _ in odd)),
             first(repr(text) for _, text in odd),
