@@ -233,25 +233,34 @@ def test_ratings_on_one_side(tmp_path):
     assert "39 of 40 rows" in found_in(looked_at(tmp_path, rows))["ratings on one side"].what
 
 
-def test_labels(tmp_path):
+def only(check, material):
+    return {one.kind: one for one in catalog.find("check", check)(material)}
+
+
+def test_labels_that_the_texts_contradict(tmp_path):
     rows = labelled()
     assert findings(looked_at(tmp_path, rows)).found == []
     wrong = [{**row, "completion": "bad" if row["completion"] == "good" else "good"} if i in (20, 51) else row for i, row in enumerate(rows)]
-    assert numbers(found_in(looked_at(tmp_path, wrong))["likely label errors"]) == [21, 52]
+    assert numbers(only("label-errors", looked_at(tmp_path, wrong))["likely label errors"]) == [21, 52]
+
+
+def test_labels_that_are_rare_or_spelt_in_two_ways(tmp_path):
+    rows = labelled()
     spelt = [{**row, "completion": "Good."} if i in (30, 40) else row for i, row in enumerate(rows)]
-    assert numbers(found_in(looked_at(tmp_path, spelt))["one label in several spellings"]) == [31, 41]
-    assert numbers(found_in(looked_at(tmp_path, [*rows, {"prompt": "Good or bad? so so", "completion": "middling"}]))["rare labels"]) == [201]
+    assert numbers(only("label-spellings", looked_at(tmp_path, spelt))["one label in several spellings"]) == [31, 41]
+    rare = looked_at(tmp_path, [*rows, {"prompt": "Good or bad? so so", "completion": "middling"}])
+    assert numbers(only("label-balance", rare)["rare labels"]) == [201]
     one_sided = [row for i, row in enumerate(rows) if row["completion"] == "good" or i in (1, 3, 5, 7, 9, 11)]
-    assert found_in(looked_at(tmp_path, one_sided))["label imbalance"].severity == "warning"
-    twice = [*rows, {**rows[8], "completion": "bad"}]
-    contradiction = found_in(looked_at(tmp_path, twice))["one prompt, different answers"]
+    assert only("label-balance", looked_at(tmp_path, one_sided))["label imbalance"].severity == "warning"
+    twice = looked_at(tmp_path, [*rows, {**rows[8], "completion": "bad"}])
+    contradiction = only("contradictions", twice)["one prompt, different answers"]
     assert numbers(contradiction) == [9, 201] and contradiction.severity == "warning"
 
 
 def test_22_rows_on_both_sides_of_the_split(tmp_path):
     """The same prompt, and nearly the same words."""
     (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in clean(80)[60:]))
-    leaks = [clean(80)[62], {"prompt": "Tell me what that critic wrote", "completion": clean(80)[64]["completion"] + " indeed"}]
+    leaks = [clean(80)[62], {"prompt": clean(80)[64]["prompt"] + " Say it.", "completion": clean(80)[64]["completion"]}]
     material = looked_at(tmp_path, [*clean(), *leaks], chat_tokenizer(), held_out={"path": str(tmp_path / "judged.jsonl")})
     found = found_in(material)
     assert numbers(found["training rows with a held-out prompt"]) == [NEXT]
