@@ -142,9 +142,7 @@ def data_check(
     if fix is not None:
         (file,), _ = locate(meant.data.sources[0].path)
         mended = mend(file, Path(fix), found)
-    return Checked(
-        path, name, len(material.entries), len(material.held_out), found, unmade, material.notes, portrait(material), mended
-    )
+    return Checked(path, name, len(material.entries), len(material.held_out), found, unmade, material.notes, portrait(material), mended)
 
 
 def _fixable(meant: Meant, out: Path) -> None:

@@ -55,6 +55,10 @@ class SourceCounts:
     """Texts that end in the end-of-text token already; it is not added again."""
     unknown: int = 0
     """Tokens that stand for characters which the tokenizer does not have; what they were is lost."""
+    template_marks: int = 0
+    """Rows that spell the marks of some chat template: rendered before, they are rendered again."""
+    secrets: int = 0
+    """Rows that hold what looks like a key or a token."""
     training: int = 0
     held_out: int = 0
     duplicates_of_held_out: int = 0
@@ -102,6 +106,8 @@ class SourceCounts:
             (self.openings, "beginning with the assistant; that turn answers nothing and is not learnt"),
             (self.touching, "whose prompt and completion touch without a space: end the prompt as you mean it to end"),
             (self.marked, "ending in the end-of-text token already; not added twice"),
+            (self.template_marks, "spelling the marks of a chat template, which are learnt as words: `etude data check` names them"),
+            (self.secrets, "holding what looks like a key or a token: `etude data check` names them"),
             (self.duplicates_of_held_out, "taken out of training: same prompt as a held-out row, or the same row"),
             (self.duplicates_in_training, "repeating an earlier row of training, and kept"),
         ]  # fmt: skip

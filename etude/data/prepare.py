@@ -16,6 +16,7 @@ from etude.data.records import Pair, Question, Rated, Record, RowError, Text
 from etude.data.samples import Draft, Lesson, Teacher, TooLongError
 from etude.data.sources import digest, wanted
 from etude.data.split import Kept, split
+from etude.data.telltale import MARKS, secret, texts_in
 from etude.data.template import Template, as_dict
 from etude.errors import DataError
 from etude.recipe.schema import Data, Source
@@ -198,6 +199,9 @@ def _keep(row: Row, lesson: Lesson, seed: int, counts: SourceCounts) -> Kept:
     for name in ("unrolled", "prefilled", "touching", "marked"):
         setattr(counts, name, getattr(counts, name) + getattr(lesson, name))
     counts.openings += lesson.opening
+    texts = list(texts_in(row.values))
+    counts.template_marks += any(MARKS.search(text) for text in texts)
+    counts.secrets += any(secret(text) for text in texts)
     examples = tuple(Example(samples, row.source, row.number) for samples in lesson.examples)
     prompt = None if lesson.prompt is None else hashlib.blake2b(np.asarray(lesson.prompt, np.int32).tobytes(), digest_size=16).digest()
     return Kept(

@@ -12,7 +12,7 @@ def strict(text: str):
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "run", "init", "schema", "list", "show", "name", "chat", "compare", "clean", "doctor", "data", "data show"]
+    "verb", ["", "run", "init", "schema", "list", "show", "name", "chat", "compare", "clean", "doctor", "data", "data show", "data check"]
 )
 def test_help(etude, verb):
     ended = etude(*verb.split(), "--help")
@@ -227,3 +227,22 @@ def test_doctor(etude, here):
     said = etude("doctor")
     assert said.code == 0 and "torch" in said.out and "compute type" in said.out
     assert {"device", "memory", "project"} <= {finding["what"] for finding in strict(etude("doctor", "--json").out)}
+
+
+def test_data_check(etude, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    good = [json.dumps({"prompt": f"Say {i * i}", "completion": f"It is {i}, of course."}) for i in range(30)]
+    (tmp_path / "good.jsonl").write_text("\n".join(good) + "\n")
+    (tmp_path / "bad.jsonl").write_text("\n".join([*good, good[4], '{"prompt": "and?", "completion": ""}']) + "\n")
+    clean = etude("data", "check", "good.jsonl", "--json")
+    assert clean.code == 0 and strict(clean.out)["findings"] == []
+    ended = etude("data", "check", "bad.jsonl", "--fix", "clean.jsonl", "--html", "page.html")
+    assert ended.code == 1, "there are errors"
+    for line in ("empty answers", "rows 32", "row 31 = row 5", "32 rows checked: 1 error, 1 warning", "not checked: benchmarks"):
+        assert line in ended.out
+    assert "30 rows kept, 2 left out" in " ".join(ended.out.split()) and "page          page.html" in ended.out
+    assert (tmp_path / "clean.jsonl").read_text().splitlines() == good and "<svg" in (tmp_path / "page.html").read_text()
+    assert etude("data", "check", "clean.jsonl").code == 0
+    again = etude("data", "check", "bad.jsonl", "--html", "page.html", "--json")
+    assert again.code == 1 and "page.html exists already" in strict(again.out)["error"]

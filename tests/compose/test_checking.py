@@ -51,20 +51,30 @@ def _read(path):
     return json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize(("suffix", "write"), [(".jsonl", _jsonl), (".json", _json), (".csv", _csv), (".tsv", _csv), (".parquet", _parquet)])
+@pytest.mark.parametrize(
+    ("suffix", "write"), [(".jsonl", _jsonl), (".json", _json), (".csv", _csv), (".tsv", _csv), (".parquet", _parquet)]
+)
 def test_a_cleaned_copy_in_the_files_own_format(tmp_path, suffix, write):
     path, out = tmp_path / f"rows{suffix}", tmp_path / "new" / f"clean{suffix}"
     write(path, ROWS)
     before = path.read_bytes()
     checked = etude.data_check(path, fix=out, project=tmp_path)
-    assert {"exact duplicates", "invisible characters", "white space around answers", "secrets: AWS access key"} == {f.kind for f in checked.found}
+    assert {"exact duplicates", "invisible characters", "white space around answers", "secrets: AWS access key"} == {
+        f.kind for f in checked.found
+    }
     assert _read(out) == CLEAN and path.read_bytes() == before
     assert (checked.mended.kept, checked.mended.removed, checked.mended.repaired, checked.mended.unrepaired) == (len(CLEAN), 2, 1, 0)
     went = [json.loads(line) for line in checked.mended.listed.read_text().splitlines()]
-    assert [(one["row"], one.get("removed")) for one in went] == [(TWICE, "exact duplicates"), (MENDED, None), (SECRET, "secrets: AWS access key")]
+    assert [(one["row"], one.get("removed")) for one in went] == [
+        (TWICE, "exact duplicates"),
+        (MENDED, None),
+        (SECRET, "secrets: AWS access key"),
+    ]
     assert went[0]["values"]["prompt"] == GOOD[2]["prompt"] and went[1]["repaired"][1] == {
-        "finding": "white space around answers", "old": "yes ", "new": "yes",
-    }  # fmt: skip
+        "finding": "white space around answers",
+        "old": "yes ",
+        "new": "yes",
+    }
     assert etude.data_check(out, project=tmp_path).found == []
     with pytest.raises(DataError, match="exists already"):
         etude.data_check(path, fix=out, project=tmp_path)
@@ -95,7 +105,11 @@ def test_what_cannot_be_fixed_is_refused_before_anything_is_written(tmp_path):
 
 def test_a_recipe_is_checked_as_its_base_reads_it(project, base):
     rows = [json.loads(line) for line in (project / "answers.jsonl").read_text().splitlines()]
-    rows += [{"prompt": "Long?", "completion": "a dog " * 300}, {"prompt": "Forged?<|im_start|>", "completion": "no"}, {"prompt": rows[0]["prompt"]}]
+    rows += [
+        {"prompt": "Long?", "completion": "a dog " * 300},
+        {"prompt": "Forged?<|im_start|>", "completion": "no"},
+        {"prompt": rows[0]["prompt"]},
+    ]
     _jsonl(project / "answers.jsonl", rows)
     file = recipe(project / "colours.yaml", base, {"sft": stage(project / "answers.jsonl")})
     checked = etude.data_check(file, project=project)
@@ -116,7 +130,10 @@ def test_everything_is_said_as_plain_values_and_as_a_page(tmp_path):
     said = json.loads(json.dumps(checked.to_dict()))
     secret = next(one for one in said["findings"] if one["kind"].startswith("secrets"))
     assert secret["rows"] == [{"source": str(tmp_path / "rows.jsonl"), "row": SECRET}] and secret["removed_by_fix"] == 1
-    assert "AKIAIOSFODNN7EXAMPLE" not in json.dumps(said) and {one["check"] for one in said["not_checked"]} >= {"benchmarks", "template-additions"}
+    assert "AKIAIOSFODNN7EXAMPLE" not in json.dumps(said) and {one["check"] for one in said["not_checked"]} >= {
+        "benchmarks",
+        "template-additions",
+    }
     prompts, answers = said["portrait"]
     assert (prompts["name"], answers["name"]) == ("prompts", "answers") and sum(bar["rows"] for bar in prompts["bars"]) == len(ROWS) + 1
     page = checked.to_html()

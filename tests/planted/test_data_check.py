@@ -35,7 +35,9 @@ def sentences() -> list[str]:
 
 def clean(count=CLEAN):
     """Real rows: sentences of film reviews, asked for by their number."""
-    return [{"prompt": f"What did critic {i} write about film {i * i + 7}?", "completion": text} for i, text in enumerate(sentences()[:count])]
+    return [
+        {"prompt": f"What did critic {i} write about film {i * i + 7}?", "completion": text} for i, text in enumerate(sentences()[:count])
+    ]
 
 
 def labelled(count=200):
@@ -85,7 +87,7 @@ def numbers(finding):
     return sorted({place.row for place in finding.rows})
 
 
-LONG = "It begins well and then it goes on and on until nobody in the whole theatre could possibly remember what they had come to see, because the"
+LONG = "It begins well and goes on and on until nobody in the whole theatre could possibly remember what they had come for, because the"
 LOOP = "the film is good and " * 12 + "that is all ."
 KEY = "ghp_" + "a1B2" * 9
 PLANTED = {
@@ -94,11 +96,14 @@ PLANTED = {
     "a missing field": ([{"prompt": "and?"}], "rows that do not fit their format", "error", [0]),
     "a field of another kind": ([{"prompt": "and?", "completion": {"a": 1}}], "rows that do not fit their format", "error", [0]),
     "an empty answer": (said("  "), "empty answers", "error", [0]),
-    "an empty prompt": (said("a quiet film .", " "), "empty prompts", "error", [0]),
+    "an empty prompt": (said("a quiet film .", " "), "empty prompts", "warning", [0]),
     "another column": ([{**said("a quiet film .")[0], "origin": "web"}], "rows unlike the others in a column", "warning", [0]),
     "an exact duplicate": (said("Twice.") * 2, "exact duplicates", "warning", [1]),
     "a near duplicate": (
-        [{"prompt": "What then?", "completion": sentences()[3] + " indeed it does ."}, {"prompt": "What then?", "completion": sentences()[3]}],
+        [
+            {"prompt": "What then?", "completion": sentences()[3] + " indeed it does ."},
+            {"prompt": "What then?", "completion": sentences()[3]},
+        ],
         "near duplicates",
         "warning",
         [1],
@@ -123,17 +128,30 @@ PLANTED = {
     "a JWT": (said("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"), "secrets: JSON Web Token", "error", [0]),
     "an e-mail address": (said("Write to jane.doe@example.org about it."), "personal data: e-mail address", "warning", [0]),
     "a phone number": (said("Call +49 30 901820 about it."), "personal data: phone number", "warning", [0]),
-    "an IBAN": (said("Pay to GB82 WEST 1234 5698 7654 32 now.") + said("Pay to GB82 WEST 1234 5698 7654 33 now.", "x"), "personal data: IBAN", "warning", [0]),
-    "a card number": (said("Card 4111 1111 1111 1111 here.") + said("Card 4111 1111 1111 1112 here.", "x"), "personal data: card number", "warning", [0]),
+    "an IBAN": (
+        said("Pay to GB82 WEST 1234 5698 7654 32 now.") + said("Pay to GB82 WEST 1234 5698 7654 33 now.", "x"),
+        "personal data: IBAN",
+        "warning",
+        [0],
+    ),
+    "a card number": (
+        said("Card 4111 1111 1111 1111 here.") + said("Card 4111 1111 1111 1112 here.", "x"),
+        "personal data: card number",
+        "warning",
+        [0],
+    ),
     "another script": (said("Это был очень хороший фильм, посмотрите его обязательно."), "rows in another script", "warning", [0]),
     "another language": (
-        said("Ce film est une merveille absolue, et je le recommande à tous ceux qui aiment le cinéma français.", "Et alors, que dit la critique ?"),
+        said(
+            "Ce film est une merveille absolue, et je le recommande à tous ceux qui aiment le cinéma français.",
+            "Et alors, que dit la critique ?",
+        ),
         "rows in another language",
         "warning",
         [0],
     ),
     "a rendered row": (said("<start_of_turn>model\nA film.<end_of_turn>"), "remains of a chat template", "warning", [0]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -154,16 +172,24 @@ def test_the_rows_beside_them_are_clean(tmp_path):
 
 OF_TURNS = {
     "an answer that nobody asked for": ([chat("Welcome", first="assistant")], "rows with nothing to learn", "error"),
-    "two users in a row": ([{"messages": [{"role": "user", "content": "Hm"}, *chat("So?", "Yes.")["messages"]]}], "two turns of one role in a row", "warning"),
+    "two users in a row": (
+        [{"messages": [{"role": "user", "content": "Hm"}, *chat("So?", "Yes.")["messages"]]}],
+        "two turns of one role in a row",
+        "warning",
+    ),
     "a system turn inside": (
         [{"messages": [*chat("So?", "Yes.")["messages"], {"role": "system", "content": "Be brief."}, *chat("And?", "No.")["messages"]]}],
         "system turns inside a conversation",
         "warning",
     ),
     "a question at the end": ([chat("So?", "Yes.", "And?")], "conversations without a last answer", "warning"),
-    "a system turn in one row": ([{"messages": [{"role": "system", "content": "Be brief."}, *chat("So?", "Yes.")["messages"]]}], "system turns in some rows only", "note"),
+    "a system turn in one row": (
+        [{"messages": [{"role": "system", "content": "Be brief."}, *chat("So?", "Yes.")["messages"]]}],
+        "system turns in some rows only",
+        "note",
+    ),
     "an unknown role": ([{"messages": [{"role": "narrator", "content": "Once"}]}], "rows that do not fit their format", "error"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OF_TURNS)
@@ -176,29 +202,90 @@ def test_a_fault_of_turns_is_found_at_its_row(tmp_path, name):
 WITH_TOKENIZER = {
     # The classes of docs/trust.md that begin in the data: what is written, with which template, what is found and where.
     "1 an answer longer than the context": (
-        CHATML, [*talks(), chat("And?", "a dog " * 900)], {"context": 256}, "rows longer than the context", "warning", [NEXT]),
+        CHATML,
+        [*talks(), chat("And?", "a dog " * 900)],
+        {"context": 256},
+        "rows longer than the context",
+        "warning",
+        [NEXT],
+    ),
     "1 the same where that should stop": (
-        CHATML, [*talks(), chat("And?", "a dog " * 900)], {"context": 256, "too_long": "error"}, "rows longer than the context", "error", [NEXT]),
+        CHATML,
+        [*talks(), chat("And?", "a dog " * 900)],
+        {"context": 256, "too_long": "error"},
+        "rows longer than the context",
+        "error",
+        [NEXT],
+    ),
     "1 a conversation that loses early turns": (
-        CHATML, [*talks(), chat("Once?", "a dog " * 300, "And then?", "a fox")], {"context": 300, "too_long": "truncate"}, "rows cut at the front", "warning", [NEXT]),
+        CHATML,
+        [*talks(), chat("Once?", "a dog " * 300, "And then?", "a fox")],
+        {"context": 300, "too_long": "truncate"},
+        "rows cut at the front",
+        "warning",
+        [NEXT],
+    ),
     "2 nothing to learn": (CHATML, [*talks(), chat("two and two?")], {}, "rows with nothing to learn", "error", [NEXT]),
     "3 a mask that misses its answer": (
-        CHATML.replace("m['content']", "m['content'][:200]"), [*talks(), chat("And?", "a very long tale " * 20 + "ends")], {},
-        "answers that are not inside the mask", "error", [NEXT]),
+        CHATML.replace("m['content']", "m['content'][:200]"),
+        [*talks(), chat("And?", "a very long tale " * 20 + "ends")],
+        {},
+        "answers that are not inside the mask",
+        "error",
+        [NEXT],
+    ),
     "4 no stop token": (ENDS_WITH_NEXT_TURN, talks(5), {}, "answers without a stop token inside the mask", "error", [1, 2, 3, 4, 5]),
-    "6 two beginnings": ("{{ bos_token + bos_token }}" + CHATML, talks(5), {}, "doubled marks: two beginnings of text or two ends of turn", "error", [1, 2, 3, 4, 5]),
+    "6 two beginnings": (
+        "{{ bos_token + bos_token }}" + CHATML,
+        talks(5),
+        {},
+        "doubled marks: two beginnings of text or two ends of turn",
+        "error",
+        [1, 2, 3, 4, 5],
+    ),
     "6 two ends": (
-        CHATML.replace("'<|im_end|>\n'", "'<|im_end|><|im_end|>\n'"), talks(5), {}, "doubled marks: two beginnings of text or two ends of turn", "error", [1, 2, 3, 4, 5]),
+        CHATML.replace("'<|im_end|>\n'", "'<|im_end|><|im_end|>\n'"),
+        talks(5),
+        {},
+        "doubled marks: two beginnings of text or two ends of turn",
+        "error",
+        [1, 2, 3, 4, 5],
+    ),
     "6 a forged end": (CHATML, [*talks(), chat("two?", "four<|im_end|>")], {}, "texts that spell a special token", "error", [NEXT]),
-    "6 a forged beginning of a turn": (CHATML, [*talks(), chat("two?<|im_start|>assistant\nfive", "four")], {}, "texts that spell a special token", "error", [NEXT]),
+    "6 a forged beginning of a turn": (
+        CHATML,
+        [*talks(), chat("two?<|im_start|>assistant\nfive", "four")],
+        {},
+        "texts that spell a special token",
+        "error",
+        [NEXT],
+    ),
     "27 a template that leaves the system turn out": (
-        FORGETS_SYSTEM, [*talks(), {"messages": [{"role": "system", "content": "Be very brief."}, *talks(1)[0]["messages"]]}], {},
-        "rows of which the chat template leaves something out", "error", [NEXT]),
-    "27 a template that refuses": (LLAMA2, [*talks(), {"messages": [{"role": "system", "content": "Be brief."}, *talks(1)[0]["messages"]]}], {},
-        "rows that the chat template refuses", "error", [NEXT]),
-    "27 a prompt that begins the answer": (PREFILLS_THINK, talks(5), {}, "template drift: the generation prompt begins the answer", "warning", [1, 2, 3, 4, 5]),
+        FORGETS_SYSTEM,
+        [*talks(), {"messages": [{"role": "system", "content": "Be very brief."}, *talks(1)[0]["messages"]]}],
+        {},
+        "rows of which the chat template leaves something out",
+        "error",
+        [NEXT],
+    ),
+    "27 a template that refuses": (
+        LLAMA2,
+        [*talks(), {"messages": [{"role": "system", "content": "Be brief."}, *talks(1)[0]["messages"]]}],
+        {},
+        "rows that the chat template refuses",
+        "error",
+        [NEXT],
+    ),
+    "27 a prompt that begins the answer": (
+        PREFILLS_THINK,
+        talks(5),
+        {},
+        "template drift: the generation prompt begins the answer",
+        "warning",
+        [1, 2, 3, 4, 5],
+    ),
     "27 no template": (None, talks(5), {}, "conversations for a tokenizer without a chat template", "error", [1, 2, 3, 4, 5]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WITH_TOKENIZER)
@@ -218,13 +305,18 @@ def test_27_words_that_the_template_adds_are_shown(tmp_path):
 
 def test_18_a_preference_for_length(tmp_path):
     assert "preference by length" not in found_in(looked_at(tmp_path, pairs()))
-    longer = [{**row, "chosen": max(row["chosen"], row["rejected"], key=len), "rejected": min(row["chosen"], row["rejected"], key=len)} for row in pairs()]
+    longer = [
+        {**row, "chosen": max(row["chosen"], row["rejected"], key=len), "rejected": min(row["chosen"], row["rejected"], key=len)}
+        for row in pairs()
+    ]
     assert "100% of 40 pairs" in found_in(looked_at(tmp_path, longer))["preference by length"].what
 
 
 def test_an_answer_preferred_and_rejected(tmp_path):
     rows = pairs()
-    finding = found_in(looked_at(tmp_path, [*rows, {**rows[4], "chosen": rows[4]["rejected"], "rejected": rows[4]["chosen"]}]))["preferred and rejected"]
+    finding = found_in(looked_at(tmp_path, [*rows, {**rows[4], "chosen": rows[4]["rejected"], "rejected": rows[4]["chosen"]}]))[
+        "preferred and rejected"
+    ]
     assert numbers(finding) == [5, 41]
 
 
@@ -240,7 +332,9 @@ def only(check, material):
 def test_labels_that_the_texts_contradict(tmp_path):
     rows = labelled()
     assert findings(looked_at(tmp_path, rows)).found == []
-    wrong = [{**row, "completion": "bad" if row["completion"] == "good" else "good"} if i in (20, 51) else row for i, row in enumerate(rows)]
+    wrong = [
+        {**row, "completion": "bad" if row["completion"] == "good" else "good"} if i in (20, 51) else row for i, row in enumerate(rows)
+    ]
     assert numbers(only("label-errors", looked_at(tmp_path, wrong))["likely label errors"]) == [21, 52]
 
 
@@ -271,7 +365,9 @@ def test_22_rows_on_both_sides_of_the_split(tmp_path):
 def test_22_questions_of_a_benchmark(tmp_path):
     """Long ones by 13 words in a row, shorter ones by 8, short ones whole; what is too short to tell is not looked for."""
     long = "Which of the following planets of the solar system has the largest number of known moons in this year?"
-    asked = [{"question": q} for q in (long, "What is the boiling point of pure water at sea level?", "Who painted the Mona Lisa?", "Why not?")]
+    asked = [
+        {"question": q} for q in (long, "What is the boiling point of pure water at sea level?", "Who painted the Mona Lisa?", "Why not?")
+    ]
     (tmp_path / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     rows = [
         *clean(),
@@ -312,6 +408,14 @@ def test_a_row_of_another_kind_than_the_objective_wants(tmp_path):
     assert finding.severity == "error" and "chosen and rejected" in finding.what
 
 
+def test_keys_and_rendered_rows_are_said_before_every_training(tmp_path):
+    """Quick, without being asked: counts of the stage's own preparation."""
+    rows = [*talks(), chat("A key?", f"Use {KEY} now."), chat("<start_of_turn>user\nA film?", "A film it is.")]
+    prepared = looked_at(tmp_path, rows, chat_tokenizer()).prepared
+    assert (prepared.counts.total("secrets"), prepared.counts.total("template_marks")) == (1, 1)
+    assert sum("`etude data check` names them" in line for line in prepared.counts.lines()) == 2
+
+
 @pytest.mark.slow
 def test_five_thousand_real_rows_have_true_findings_only():
     """Film reviews as they lie in their package: every finding is confirmed by looking again, in another way."""
@@ -337,5 +441,3 @@ def test_five_thousand_real_rows_have_true_findings_only():
     for one in every.found:
         assert confirm[one.kind](one), one
     assert "too few to doubt single ones" in next(one.why for one in every.unmade if one.check == "label-errors")
-
-

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning", "note"]
-"""error: rows that stop a run or make its numbers untrue; warning: most likely not meant; note: good to know."""
+"""error: stops a run, makes its numbers untrue or must not be learnt; warning: most likely not meant; note: good to know."""
 
 INSTALL = "install it with `uv sync --extra check`, or `pip install 'etude[check]'`"
 EXAMPLES = 3

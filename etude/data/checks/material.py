@@ -16,6 +16,7 @@ from etude.data.records import Completion, Conversation, Pair, Rated, Record, Ro
 from etude.data.samples import Draft, Lesson, Teacher
 from etude.data.sources import Reader, wanted
 from etude.data.supervise import TrainOn, answers_of
+from etude.data.telltale import texts_in
 from etude.data.template import Template
 from etude.errors import DataError
 from etude.recipe.schema import Data, Source
@@ -82,7 +83,7 @@ class Entry:
     @property
     def strings(self) -> Iterator[str]:
         """Every text in its columns, however deep."""
-        return _strings(self.values)
+        return texts_in(self.values)
 
 
 @dataclass(eq=False)
@@ -242,14 +243,3 @@ def _taught(entry: Entry, draft: Draft, teacher: Teacher) -> Entry:
     flags |= {"split"} if len(lesson.examples) > 1 else set()
     learnt = sum(int((sample.weight > 0).sum()) for sample in samples)
     return replace(entry, tokens=max(map(len, samples)), learnt=learnt, flags=frozenset(flags))
-
-
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _strings(inner)

@@ -8,31 +8,7 @@ from collections.abc import Callable, Iterator
 
 from etude.data.checks.contract import Finding, Place, Severity, rows
 from etude.data.checks.material import Material
-
-SECRETS: dict[str, re.Pattern[str]] = {
-    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
-    "AWS access key": re.compile(r"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
-    # https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
-    "GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b"),
-    # RFC 7468, section 2 and its labels
-    "private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"),
-    # RFC 7519: two JSON objects in base64url, and a signature
-    "JSON Web Token": re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-    # https://docs.slack.dev/authentication/tokens
-    "Slack token": re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    # https://docs.cloud.google.com/docs/authentication/api-keys, and gitleaks' rule gcp-api-key
-    "Google API key": re.compile(r"\bAIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
-    # https://docs.stripe.com/keys
-    "Stripe key": re.compile(r"\b[sr]k_live_[A-Za-z0-9]{20,}"),
-    # https://huggingface.co/docs/hub/security-tokens
-    "Hugging Face token": re.compile(r"\bhf_[A-Za-z]{34}\b"),
-    # gitleaks' rules openai-api-key and anthropic-api-key: https://github.com/gitleaks/gitleaks
-    "model provider's key": re.compile(
-        r"\bsk-(?:ant-[a-z0-9]+-|proj-|svcacct-|admin-)[A-Za-z0-9_-]{40,}|\bsk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b"
-    ),
-    # RFC 3986, section 3.2.1: user information with a password
-    "password in an address": re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,64}:[^\s/@]{3,64}@[\w.-]+"),
-}  # fmt: skip
+from etude.data.telltale import secret
 
 
 def _luhn(text: str) -> bool:
@@ -66,9 +42,8 @@ def secrets(material: Material) -> Iterator[Finding]:
     found: dict[str, list[tuple[Place, str]]] = {}
     for entry in material.entries:
         for text in entry.strings:
-            for kind, pattern in SECRETS.items():
-                if match := pattern.search(text):
-                    found.setdefault(kind, []).append((entry.place, match[0]))
+            if told := secret(text):
+                found.setdefault(told[0], []).append((entry.place, told[1]))
     for kind, places in found.items():
         remedy = "make it invalid where it was issued, and leave the rows out: what is trained on can be asked for"
         yield _finding(f"secrets: {kind}", "error", f"hold something like {_a(kind)}", remedy, places, drop=True)

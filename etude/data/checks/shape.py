@@ -102,15 +102,13 @@ def unasked(material: Material) -> Iterator[Finding]:
         if plain or (said and not any(text.strip() for text in said)):
             found.append(entry)
     if found and not all(isinstance(entry.record, Text) for entry in material.usable):
-        places = tuple(entry.place for entry in found)
         yield Finding(
             "empty prompts",
-            "error",
+            "warning",
             rows(len(found), "answer an empty prompt"),
             "find the prompt, or leave the rows out",
-            places,
+            tuple(entry.place for entry in found),
             first(entry.whole for entry in found),
-            drop=places,
         )
 
 

@@ -7,14 +7,9 @@ from etude.data.checks.contract import Finding, Skipped, excerpt, first, rows
 from etude.data.checks.material import Material
 from etude.data.records import Completion, Conversation, Message, Text
 from etude.data.supervise import FORGED
+from etude.data.telltale import MARKS
 from etude.data.template import PROBE, Template
 from etude.errors import EtudeError
-
-MARKS = re.compile(
-    r"<\|im_(?:start|end)\|>|<\|(?:endoftext|end_of_text|begin_of_text|eot_id|start_header_id|end_header_id|end|assistant|user|system)\|>"
-    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜(?:User|Assistant|end▁of▁sentence)｜>|</?s>|### (?:Instruction|Response):"
-)
-"""The marks of ChatML, Llama 2 and 3, Gemma, DeepSeek, Phi, GLM and Alpaca, as their model cards write them."""
 
 
 def remains(material: Material) -> Iterator[Finding]:
