@@ -408,6 +408,15 @@ def test_a_row_of_another_kind_than_the_objective_wants(tmp_path):
     assert finding.severity == "error" and "chosen and rejected" in finding.what
 
 
+def test_rows_behind_one_long_instruction_are_no_near_duplicates(tmp_path, monkeypatch):
+    instruction = " ".join(sentences()[100:108])
+    rows = [{"prompt": f"{instruction}\n\n{row['completion']}", "completion": f"number {i} it is"} for i, row in enumerate(clean())]
+    material = looked_at(tmp_path, rows)
+    assert only("near-duplicates", material) == {}
+    monkeypatch.setattr("etude.data.checks.copies.TEMPLATE", 2.0)
+    assert len(only("near-duplicates", material)["near duplicates"].rows) > 20, "the failure itself"
+
+
 def test_keys_and_rendered_rows_are_said_before_every_training(tmp_path):
     """Quick, without being asked: counts of the stage's own preparation."""
     rows = [*talks(), chat("A key?", f"Use {KEY} now."), chat("<start_of_turn>user\nA film?", "A film it is.")]
