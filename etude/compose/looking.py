@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from etude.catalog import DEFAULT_BASE, TABLES
 from etude.compose.artefacts import look_at
+from etude.compose.birth import base_of
 from etude.compose.recipes import read_recipe
 from etude.compose.voice import Voice
 from etude.data.detect import FIRST, detect
@@ -133,7 +134,8 @@ def data_show(
         if stage is not None and stage not in recipe.stages:
             raise DataError(f"{path} has no stage {stage!r}", f"its stages are {', '.join(recipe.stages)}")
         chosen = recipe.stages[stage or next(iter(recipe.stages))]
-        data, roles, seed, base = chosen.data, chosen.objective.roles, chosen.train.seed, recipe.base
+        data, roles, seed = chosen.data, chosen.objective.roles, chosen.train.seed
+        base = base_of(recipe, open_store(project), voice or Voice())
     else:
         data, roles, seed = Data.model_validate({"sources": [{"path": path}], "bad_rows": "drop"}), (), 0
         found, _ = parts(data.sources[0])
