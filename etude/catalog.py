@@ -84,6 +84,11 @@ SCHEDULES = {
     "warmup-stable-decay": "etude.engine.schedules:WarmupStableDecay",
 }
 
+OPTIMIZERS = {
+    "adamw": "etude.engine.optimizers.adamw:AdamW",
+    "muon": "etude.engine.optimizers.muon:Muon",
+}
+
 TRACKERS = {
     "trackio": "etude.engine.trackers.trackio:Trackio",
     "wandb": "etude.engine.trackers.wandb:WeightsAndBiases",
@@ -138,6 +143,7 @@ TABLES = {
     "tokenizer": TOKENIZERS,
     "metric": METRICS,
     "schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
     "tracker": TRACKERS,
 }
 

@@ -33,10 +33,31 @@ def small(tmp_path) -> list[str]:
     ]
 
 
+@pytest.fixture
+def few(tmp_path) -> list[str]:
+    """The same for a recipe whose model is born: smaller, of other text."""
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for i in range(30):
+        (folder / f"module_{i}.py").write_text(f"def area_{i}(width, height):\n    return width * height + {i}\n" * 8)
+    changed = ["base.size=60k", "base.tokenizer.size=300", f"stages.python.data.sources.0.path={folder}/*.py"]
+    return [*changed, "stages.python.train.tokens=1024", "stages.python.train.tokens_per_step=512"]
+
+
 @pytest.mark.parametrize("name", shipped())
-def test_every_shipped_recipe_runs(name, small, tmp_path):
-    done = etude.run(name, small, project=tmp_path).stages["sentiment"]
+def test_every_shipped_recipe_runs(name, small, few, tmp_path):
+    (tmp_path / ".etude").mkdir()
+    (done,) = etude.run(name, few if name == "pretrain-tiny" else small, project=tmp_path).stages.values()
     assert done.record.metrics["steps"] == 2 and done.judgement.axes and done.report.exists()
+
+
+@pytest.mark.slow
+def test_a_model_from_nothing_as_it_is(tmp_path):
+    """Below 2 bits for each byte of modules that it never saw; untrained it needs more than 3."""
+    (tmp_path / ".etude").mkdir()
+    judgement = etude.run("pretrain-tiny", project=tmp_path).stages["python"].judgement
+    bits = next(one for one in judgement.axes[0].restated if one.unit == "bits/byte")
+    assert bits.parent > 3 and bits.tuned < 2
 
 
 def test_the_quickstart_on_a_tiny_base(small, tmp_path):

@@ -72,10 +72,14 @@ def frontier(
     made = datetime.now().astimezone().isoformat(timespec="seconds")
     folder = root / "frontiers" / f"{loaded.recipe.name}-{name}"
     folder.mkdir(parents=True, exist_ok=True)
-    result = Frontier(recipe, name, loaded.recipe.base, made, tuple(arms), missing, str(folder / "frontier.html"))
+    result = Frontier(recipe, name, _named(loaded.recipe), made, tuple(arms), missing, str(folder / "frontier.html"))
     (folder / "frontier.json").write_text(result.to_json() + "\n", encoding="utf-8")
     (folder / "frontier.html").write_text(render(result), encoding="utf-8")
     return result
+
+
+def _named(recipe: Recipe) -> str:
+    return recipe.base if isinstance(recipe.base, str) else recipe.base.name
 
 
 def _stage(recipe: Recipe, stage: str | None) -> str:

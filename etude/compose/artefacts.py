@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adaptation.contract import Attached
 from etude.adaptation.reload import is_adapter, reattach
+from etude.compose.newborn import SCHEME, outline_of, use_class_of
 from etude.compose.voice import Voice
 from etude.core.scores import Outputs
 from etude.errors import LineageError, ModelError
@@ -75,10 +76,11 @@ def look_up(reference: str, store: Store, voice: Voice) -> Known:
     """
     record = _record(reference, store)
     if record is None:
-        base = outline(reference, bases=store.bases, say=voice.say)
+        base = _base(reference, store, voice)
         fingerprint = fingerprint_folder(base.folder, store.index)
         return Known(base, (), Parent(kind="base", reference=base.reference, fingerprint=fingerprint), fingerprint)
     folder = store.folder(record)
+    use_class_of(record, store)
     parent = Parent(kind="artefact", reference=record.reference, fingerprint=record.fingerprint)
     if not is_adapter(folder):
         return Known(outline(str(folder), bases=store.bases, say=voice.say), (), parent, record.fingerprints.base)
@@ -102,13 +104,20 @@ def look_at(reference: str, store: Store, voice: Voice) -> Outline:
     """
     record = _record(reference, store)
     if record is None:
-        return outline(reference, bases=store.bases, say=voice.say, weights=False)
+        return _base(reference, store, voice, weights=False)
     folder = store.folder(record)
+    use_class_of(record, store)
     if not is_adapter(folder):
         return outline(str(folder), bases=store.bases, say=voice.say, weights=False)
     if record.parent is None:
         raise LineageError(f"{record.reference} is an adapter whose record names no parent", "run its stage again")
     return look_at(record.parent.reference, store, voice)
+
+
+def _base(reference: str, store: Store, voice: Voice, *, weights: bool = True) -> Outline:
+    if reference.startswith(SCHEME):
+        return outline_of(reference, store, voice)
+    return outline(reference, bases=store.bases, say=voice.say, weights=weights)
 
 
 def open_model(known: Known, store: Store, *, dtype: torch.dtype, device: torch.device, voice: Voice, merge: bool = False) -> Opened:

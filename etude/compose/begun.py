@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from etude.adaptation.sequence_classifier import check_classifier
 from etude.compose.artefacts import Known, look_up
+from etude.compose.birth import base_of
 from etude.compose.general import general_text_of
 from etude.compose.judging import Trial, check, set_aside, trial_of
 from etude.compose.replay import with_replay
@@ -27,7 +28,11 @@ from etude.lineage.store import Store
 from etude.model.device import choose_dtype
 from etude.model.probe import longest_path
 from etude.objective.contract import Objective
+from etude.recipe.birth import Newborn
 from etude.recipe.schema import Recipe, Stage
+
+NEWBORN_RATE = 1e-3
+"""Peak rate for random weights where the recipe names none: what models of some tens of millions of parameters are trained with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +91,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     rewarding = reward_models(objective, known.outline, setting.store, voice)
     if not objective.writes:
         check_classifier(known.outline.config)
-    teacher = look_up_teacher(stage, setting.recipe.base, known, setting.store, voice)
+    teacher = look_up_teacher(stage, lambda: base_of(setting.recipe, setting.store, voice), known, setting.store, voice)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
     prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
     for line in prepared.counts.lines():
@@ -123,6 +128,8 @@ def _identity(
     """Without what has its default, so that a key that a later etude adds makes no other stage of this one."""
     section = stage.model_dump(mode="json", exclude_defaults=True)
     section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
+    if section["train"].get("optimizer") == {"kind": "adamw"}:  # a default that is a leaf is written out all the same
+        del section["train"]["optimizer"]
     objective: Objective = stage.objective
     if objective.sampling is not None:  # where answers end decides what is learnt from them
         section["stops"] = sorted(known.outline.stop_ids)
@@ -158,12 +165,25 @@ def _digest(file: str) -> str:
 
 
 def length(stage: Stage, prepared: Prepared) -> tuple[int, int]:
-    """How many examples a stage draws in all, and in how many steps; the last step takes what is left."""
+    """How many examples a stage draws in all, and in how many steps; the last step takes what is left.
+
+    Where a step is so many tokens, the examples are about as many as hold them.
+    """
     train, again = stage.train, prepared.replayed
     rows = [len(examples) for _, examples in prepared.train]
     count = sum(rows) if again is None else sum(rows[:-1]) / (1 - again.share)
+    if train.tokens_per_step is not None:
+        tokens = sum(len(sample) for _, examples in prepared.train for example in examples for sample in example.samples)
+        steps = train.steps or math.ceil((train.tokens or train.epochs * tokens * count / sum(rows)) / train.tokens_per_step)
+        return max(1, round(steps * train.tokens_per_step * sum(rows) / tokens)), steps
     drawn = train.steps * train.examples_per_step if train.steps else max(1, round(train.epochs * count))
     return drawn, math.ceil(drawn / train.examples_per_step)
+
+
+def learning_rate(recipe: Recipe, stage: Stage) -> float:
+    """The peak rate: as the recipe says, or what is usual for how the stage adapts; random weights learn faster than tuned ones."""
+    usual = NEWBORN_RATE if isinstance(recipe.base, Newborn) and stage.parent == "base" else stage.adapt.default_learning_rate
+    return stage.train.learning_rate or usual
 
 
 def artefact_name(recipe: Recipe, stage: str) -> str:

@@ -121,7 +121,7 @@ def data_check(
     """
     path, voice = os.fspath(path), voice or Voice()
     meant = meant_by(path, stage)
-    name = meant.base or (os.fspath(base) if base is not None else None)
+    name = meant.base(open_store(project), voice) or (os.fspath(base) if base is not None else None)
     if model and name is None:
         raise DataError("no model is named", "name it with `--base`, or check a recipe")
     if fix is not None:

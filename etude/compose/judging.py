@@ -1,7 +1,9 @@
 """Measure a stage's result and its parent on the same rows; what the numbers mean is `evaluation`'s business."""
 
 import copy
+import gzip
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,6 +25,7 @@ from etude.evaluation.preference import CHOSEN, REJECTED, UNDESIRABLE
 from etude.model.divergence import States, divergence
 from etude.model.generate import Generated, generate
 from etude.model.policy import Policy
+from etude.model.tokenizer import text_bytes
 from etude.objective.contract import Objective
 from etude.recipe.schema import Evaluate, Train
 
@@ -50,6 +53,10 @@ class Trial:
     """The label that most training rows have."""
     by_head: bool
     """Whether the tuned model reads a head of its own, and so writes nothing."""
+    held_out_bytes: np.ndarray | None = None
+    """[examples] UTF-8 bytes of what is scored; None where rows are no raw text."""
+    compressed: float | None = None
+    """Bits for each of these bytes under `gzip -9`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,8 +108,14 @@ def trial_of(
     rejected = [one for example in held_out if (one := _only(REJECTED, example)).samples]
     if rejected:
         held_out = [_only(CHOSEN, example) for example in held_out]
+    texts: list[bytes] = []
+    if objective.writes and not prepared.questions and not any(one.samples[0].role for one in held_out):
+        texts = scored_texts(held_out, tokenizer)
+    lengths = np.array(list(map(len, texts))) if any(texts) else None
+    compressed = _compressed(prepared, dict(zip(map(id, held_out), texts, strict=False))) if any(texts) else None
     sizes, by_head = np.asarray(sizes), not objective.writes
-    return Trial(held_out, rejected, asked, passages, sizes, objective.choices, objective.usual_choice, by_head)
+    choices = objective.choices, objective.usual_choice
+    return Trial(held_out, rejected, asked, passages, sizes, *choices, by_head, lengths, compressed)
 
 
 def set_aside(prepared: Prepared, train: Train) -> tuple[Prepared, list[Example]]:
@@ -128,6 +141,17 @@ def set_aside(prepared: Prepared, train: Train) -> tuple[Prepared, list[Example]
     return replace(prepared, held_out=others, questions=questions), looked_at
 
 
+def _compressed(prepared: Prepared, texts: dict[int, bytes]) -> float:
+    """Bits for each byte under `gzip -9` of what is scored, a document's pieces in its order: gzip too reads what came before."""
+    whole = b"".join(texts[id(one)] for one in prepared.held_out if id(one) in texts)
+    return 8 * len(gzip.compress(whole, 9, mtime=0)) / len(whole)
+
+
+def scored_texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
+    """The bytes of each example whose tokens are scored: all but the first token's, or what a later piece only reads."""
+    return [b"".join(text_bytes(tokenizer, sample.tokens[sample.weight > 0].tolist()) for sample in one.samples) for one in examples]
+
+
 def held_out_of(prepared: Prepared, count: int) -> list[Example]:
     """At most so many held-out examples, whole pairs among them; answers that were not liked are nothing to be likelier."""
     disliked = _disliked(prepared)
@@ -138,9 +162,9 @@ def _disliked(prepared: Prepared) -> set[tuple[str, int]]:
     return {(one.source, one.row) for one in prepared.held_out if one.samples[0].role == UNDESIRABLE}
 
 
-def glance(policy: Policy, held_out: Sequence[Example], cut: Cut, objective: Objective) -> dict[str, float]:
+def glance(policy: Policy, held_out: Sequence[Example], cut: Cut, objective: Objective, size: int | None = None) -> dict[str, float]:
     """A look at held-out rows along the way: the loss; of rated answers that of the liked ones; of pairs the share preferred; of labels
-    that a head tells the share that is right."""
+    that a head tells the share that is right. Of raw text of `size` bytes, the bits per byte too: nats / ln 2 / bytes."""
     role = held_out[0].samples[0].role
     if not objective.writes and objective.choices:
         prompts = objective.arrange(held_out)
@@ -152,7 +176,9 @@ def glance(policy: Policy, held_out: Sequence[Example], cut: Cut, objective: Obj
     if role in (CHOSEN, REJECTED):
         loss = likelihoods(policy, [_only(side, one) for one in held_out for side in (CHOSEN, REJECTED)], cut).negative_log_likelihood
         return {"held_out_preferred": float((loss[::2] < loss[1::2]).mean())}
-    return {f"held_out_loss_{role}" if role else "held_out_loss": likelihoods(policy, held_out, cut).mean}
+    found = likelihoods(policy, held_out, cut)
+    bits = {"held_out_bits_per_byte": float(found.negative_log_likelihood.sum()) / math.log(2) / size} if size else {}
+    return {f"held_out_loss_{role}" if role else "held_out_loss": found.mean, **bits}
 
 
 def fair_sample(examples: Sequence[Example], count: int) -> list[Example]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from etude.catalog import DEFAULT_BASE, TABLES
 from etude.compose.artefacts import look_at
+from etude.compose.birth import base_of
 from etude.compose.recipes import read_recipe
 from etude.compose.voice import Voice
 from etude.data.detect import FIRST, detect
@@ -18,7 +19,7 @@ from etude.data.prepare import Prepared, prepare
 from etude.data.show import as_json, renderables
 from etude.data.sources import parts
 from etude.errors import DataError, EtudeError
-from etude.lineage.store import open_store
+from etude.lineage.store import Store, open_store
 from etude.recipe.json_schema import json_schema
 from etude.recipe.paths import SCHEMES
 from etude.recipe.schema import Data, Recipe, Source
@@ -127,9 +128,9 @@ def data_show(
     Raises:
         EtudeError: the recipe, the data or the base cannot be read.
     """
-    meant = meant_by(os.fspath(path), stage)
-    known = look_at(meant.base or os.fspath(base), open_store(project), voice or Voice())
-    data = meant.data if meant.base else meant.data.model_copy(update={"bad_rows": "drop", "held_out": 0.05})
+    meant, store, voice = meant_by(os.fspath(path), stage), open_store(project), voice or Voice()
+    known = look_at(meant.base(store, voice) or os.fspath(base), store, voice)
+    data = meant.data if meant.recipe else meant.data.model_copy(update={"bad_rows": "drop", "held_out": 0.05})
     prepared = prepare(data, known.tokenizer, roles=meant.roles, stop_ids=known.stop_ids, seed=meant.seed)
     return Preview(prepared, known.tokenizer, rows)
 
@@ -143,8 +144,12 @@ class Meant:
     roles: tuple[str, ...]
     """What each example brings, by the recipe's objective or the file's format."""
     seed: int
-    base: str | None
-    """The recipe's; None of a file."""
+    recipe: Recipe | None
+    """None where it is a file."""
+
+    def base(self, store: Store, voice: Voice) -> str | None:
+        """The recipe's, born if need be; None where it is a file."""
+        return None if self.recipe is None else base_of(self.recipe, store, voice)
 
 
 def meant_by(path: str, stage: str | None) -> Meant:
@@ -158,7 +163,7 @@ def meant_by(path: str, stage: str | None) -> Meant:
         if stage is not None and stage not in recipe.stages:
             raise DataError(f"{path} has no stage {stage!r}", f"its stages are {', '.join(recipe.stages)}")
         chosen = recipe.stages[stage or next(iter(recipe.stages))]
-        return Meant(chosen.data, chosen.objective.roles, chosen.train.seed, recipe.base)
+        return Meant(chosen.data, chosen.objective.roles, chosen.train.seed, recipe)
     data = Data.model_validate({"sources": [{"path": path}], "held_out": 0})
     found, _ = parts(data.sources[0])
     first = list(islice((row.values for row in found[0] if isinstance(row.values, dict)), FIRST)) if found else []

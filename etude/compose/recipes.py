@@ -7,7 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from etude import catalog
-from etude.compose.begun import Begun, Setting, artefact_name, begin, begin_on, length
+from etude.compose.begun import Begun, Setting, artefact_name, begin, begin_on, learning_rate, length
+from etude.compose.birth import base_of
 from etude.compose.processes import first_alone, leads, together
 from etude.compose.stages import Finished, run_stage
 from etude.compose.voice import Voice
@@ -107,9 +108,11 @@ def _look_ahead(setting: Setting) -> list[_Ahead]:
     known: dict[str, str] = {}
     unmade: set[str] = set()
     recipe = setting.recipe
+    with first_alone():
+        base = base_of(recipe, setting.store, setting.voice)
     for name in in_order(recipe):
         stage = recipe.stages[name]
-        parent = known.get(stage.parent, recipe.base if stage.parent == "base" else stage.parent)
+        parent = known.get(stage.parent, base if stage.parent == "base" else stage.parent)
         made = stage.parent not in unmade
         start = parent if made else artefact_name(recipe, stage.parent)
         setting.voice.heading(f"{artefact_name(recipe, name)}: {stage.objective.kind}, {stage.adapt.kind}, from {start}")
@@ -222,7 +225,7 @@ def forecast(
                 finished=one.found.reference if one.found is not None else None,
                 steps=steps,
                 examples=examples,
-                learning_rate=stage.train.learning_rate or stage.adapt.default_learning_rate,
+                learning_rate=learning_rate(loaded.recipe, stage),
                 training_rows=counts.total("training"),
                 held_out_rows=counts.total("held_out"),
                 judged_rows=len(begun.trial.held_out) if begun.trial is not None else 0,

@@ -1,5 +1,6 @@
 """Whom does a stage learn from? Looked up before anything is trained, then held in memory, switched on, or asked once and stored."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from etude.model.probe import choose_layout
 from etude.recipe.schema import Stage
 
 
-def look_up_teacher(stage: Stage, base: str, known: Known, store: Store, voice: Voice) -> Known | None:
-    """Another model that the stage learns from; None where there is none, or where it is the parent.
+def look_up_teacher(stage: Stage, base: Callable[[], str], known: Known, store: Store, voice: Voice) -> Known | None:
+    """Another model that the stage learns from; None where there is none, or where it is the parent. `base` gives the recipe's.
 
     Raises:
         ModelError: it does not read the same tokens.
@@ -31,7 +32,7 @@ def look_up_teacher(stage: Stage, base: str, known: Known, store: Store, voice: 
     teaching = stage.objective.teaching
     if teaching is None or teaching.teacher == "parent":
         return None
-    teacher = look_up(base if teaching.teacher == "base" else teaching.teacher, store, voice)
+    teacher = look_up(base() if teaching.teacher == "base" else teaching.teacher, store, voice)
     ours, theirs = known.outline, teacher.outline
     sizes = [one.config.get_text_config().vocab_size for one in (ours, theirs)]
     if ours.tokenizer.get_vocab() != theirs.tokenizer.get_vocab() or sizes[0] != sizes[1]:

@@ -18,7 +18,7 @@ from etude.evaluation import figures
 from etude.evaluation.choose import choose
 from etude.evaluation.general_text import GeneralText
 from etude.evaluation.judge import KEEP_MARGIN, judge
-from etude.evaluation.judgement import NATS, About, Cost, Count, Curve, Judgement, Point
+from etude.evaluation.judgement import NATS, About, Cost, Count, Curve, Judgement, Point, Written
 from etude.evaluation.measured import Answers, Likelihoods, Preferences
 from etude.evaluation.metrics.accuracy import Accuracy
 from etude.evaluation.metrics.macro_f1 import MacroF1
@@ -47,6 +47,8 @@ class Story:
     """What must be read before the figures: warnings that come first."""
     against_forgetting: tuple[str, ...] = ()
     """What the recipe did against forgetting, and what was measured of it."""
+    samples: tuple[Written, ...] = ()
+    """What the model wrote along the way."""
     before: Mapping[str, float] = field(default_factory=dict)
     """By how many nats a token the loss on general text rose in each stage that the parent stands on."""
 
@@ -96,13 +98,16 @@ def judged(
         chat=story.chat,
         files=story.files,
         metrics_reason=reason,
+        samples=story.samples,
         general_text=f"{text.sentence}; {len(trial.general):,} passages of it were scored" if text is not None else "",
         against_forgetting=story.against_forgetting,
-        warnings=(*story.warnings, *_of_one_text(trial), *_of_heads(trial, parent)),
+        warnings=(*story.warnings, *_of_one_text(trial, story.counts), *_of_heads(trial, parent)),
     )
     unit, held_out = units(trial.held_out), None
     if not trial.by_head:
-        held_out = Likelihoods(*(np.bincount(unit, weights=sums) for sums in (parent.held_out, tuned.held_out, parent.weight)))
+        sizes = None if trial.held_out_bytes is None else np.bincount(unit, weights=trial.held_out_bytes)
+        sums = (np.bincount(unit, weights=summed) for summed in (parent.held_out, tuned.held_out, parent.weight))
+        held_out = Likelihoods(*sums, bytes=sizes, compressed=trial.compressed)
     preferences = None
     if tuned.preferred is not None:
         preferences = Preferences(parent.preferred, tuned.preferred, trial.by_head)
@@ -128,10 +133,10 @@ def _over_stages(judgement: Judgement, before: Mapping[str, float]) -> list[str]
     ]
 
 
-def _of_one_text(trial: Trial) -> list[str]:
+def _of_one_text(trial: Trial, counts: Counts | None) -> list[str]:
     """What a reader must know where the only rows are pieces of one text."""
     rows = {(one.source, one.row) for one in trial.held_out}
-    if len(rows) > 1:
+    if len(rows) > 1 and not (counts is not None and counts.total("stretches")):
         return []
     said = f"All {len(trial.held_out)} pieces that were judged are of one text: interval and test speak of it alone. Hold out several."
     return [said]

@@ -15,12 +15,13 @@ from etude.adaptation.contract import Attached
 from etude.adaptation.sequence_classifier import add_outputs, pad_apart, save_with_outputs, set_padding
 from etude.compose import overlap
 from etude.compose.artefacts import asking, open_model
-from etude.compose.begun import Begun, Setting, length
+from etude.compose.begun import Begun, Setting, learning_rate, length
 from etude.compose.forgetting import against_forgetting
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
 from etude.compose.reward_models import scorers
+from etude.compose.samples import SAMPLES, continued, read_samples
 from etude.compose.teaching import lessons
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
@@ -120,7 +121,7 @@ class Work:
                     train=train,
                     steps=steps,
                     examples=examples,
-                    learning_rate=train.learning_rate or self.stage.adapt.default_learning_rate,
+                    learning_rate=learning_rate(self.setting.recipe, self.stage),
                     cut=self.cut,
                     folder=self.folder,
                     reference=self._reference(),
@@ -190,7 +191,12 @@ class Work:
         held_out = self.begun.looked_at or held_out_of(self.prepared, self.settings.rows if self.settings else 200)
         hooks: list[Hook] = []
         if held_out:
-            hooks.append((lambda _moment: glance(self.policy, held_out, self.cut, self.begun.objective), train.evaluate_every or 0))
+            size = None if self.trial is None or self.trial.held_out_bytes is None else int(self.trial.held_out_bytes.sum())
+            size = None if self.begun.looked_at else size  # these are other rows
+            look = lambda _moment: glance(self.policy, held_out, self.cut, self.begun.objective, size)
+            hooks.append((look, train.evaluate_every or 0))
+        if train.samples:
+            hooks.append((self._written, train.evaluate_every or 0))
         tracking = Tracking(list(train.trackers), self.voice.say)
         # A name of its own for each identity: a changed stage is another run there too, and a resumed one is the same.
         tracking.start(f"{self.begun.artefact}-{self.begun.identity[:8]}", self.setting.mapping)
@@ -210,6 +216,12 @@ class Work:
             yield [*hooks, (show, 1)]
         tracking.finish()
         self.voice.say(f"trained for {time.perf_counter() - began:.0f} seconds in this sitting")
+
+    def _written(self, moment: Moment) -> None:
+        """What the model makes of the recipe's beginnings by now: said, and kept beside the run."""
+        self.policy.model.eval()
+        for line in continued(self.policy.model, self.opened.tokenizer, self.stage.train, self.opened.stop_ids, moment.step, self.folder):
+            self.voice.say(line)
 
     def _measure(self, who: str, **how: Any) -> Measured | None:
         if self.trial is None or self.settings is None:
@@ -255,6 +267,7 @@ class Work:
             cost=cost,
             counts=self.prepared.counts,
             journal=self.folder / "metrics.jsonl",
+            samples=read_samples(self.folder),
             unit=self.begun.objective.unit,
             recipe=self.setting.mapping,
             environment=environment,
@@ -281,7 +294,9 @@ class Work:
                 self.opened.tokenizer.save_pretrained(folder)
             for note in notes:
                 self.voice.say(note)
-            shutil.copyfile(self.folder / "metrics.jsonl", folder / "metrics.jsonl")
+            for name in ("metrics.jsonl", SAMPLES):
+                if (self.folder / name).exists():
+                    shutil.copyfile(self.folder / name, folder / name)
             overlap.keep(self.prepared, folder)
             if judgement is not None:
                 cost = judgement.about.cost.model_copy(update={"artefact_bytes": folder_size(folder)})

@@ -51,6 +51,8 @@ class SourceCounts:
     """Conversations that begin with the assistant; that first turn answers nothing and is not learnt."""
     touching: int = 0
     """Prompts and completions joined as plain text without any space between them."""
+    stretches: int = 0
+    """Rows that a text became which was all there is, so that some of it could be held out."""
     marked: int = 0
     """Texts that end in the end-of-text token already; it is not added again."""
     unknown: int = 0

@@ -1,6 +1,7 @@
 """Which files does a source's path stand for? A file, a folder, a glob, or a file inside an installed Python package."""
 
 import glob
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,11 @@ from etude.errors import DataError
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXTS = (".txt", ".text", ".md", ".markdown")
+CODE = (".py",)
+"""Read as text where they are asked for by name or pattern; in a folder of data they are passed over."""
+LIBRARY = "python:library"
+_NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "pydoc_data", "encodings", "__pycache__"}
+"""Folders of the standard library that are left out: tests, what was installed later, the text that `evaluate.keep` reads, tables."""
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
 
@@ -34,6 +40,8 @@ def locate(path: str) -> tuple[list[File], list[str]]:
     """Files in a fixed order, and a line for each thing that was passed over. DataError where nothing is found."""
     if path.startswith("package:"):
         return [_known(File(packaged_file(path, DataError), path))], []
+    if path.startswith("python:"):
+        return _library(path)
     place = Path(path).expanduser()
     if place.is_dir():
         return _in_folder(place, path)
@@ -47,11 +55,24 @@ def locate(path: str) -> tuple[list[File], list[str]]:
     raise DataError(f"{path}: no such file or folder", f"give a path that exists, seen from {Path.cwd()}, `package:…` or `hub:…`")
 
 
+def _library(path: str) -> tuple[list[File], list[str]]:
+    """The sources of Python's own standard library, as they are installed here, called by their modules' places."""
+    if path != LIBRARY:
+        raise DataError(f"{path}: only `{LIBRARY}` is known", "name the files themselves by a pattern, such as `src/**/*.py`")
+    folder = Path(sysconfig.get_path("stdlib"))
+    inside = sorted(p.relative_to(folder) for p in folder.rglob("*.py") if not _NOT_LIBRARY & set(p.relative_to(folder).parts))
+    files = [File(folder / p, f"{LIBRARY}/{p.as_posix()}") for p in inside if (folder / p).stat().st_size]
+    if not files:
+        raise DataError(f"{path}: no source is installed in {folder}", "take a Python that comes with its sources, or text of your own")
+    said = f"the standard library of Python {sysconfig.get_python_version()}: {len(files)} modules"
+    return files, [f"{said}, without tests, tables of encodings and pydoc's texts"]
+
+
 def _known(file: File) -> File:
-    if file.suffix not in TABLES + TEXTS:
+    if file.suffix not in TABLES + TEXTS + CODE:
         raise DataError(
             f"{file.name}: {file.suffix or 'a file without an ending'} is not a kind of file that can be read",
-            f"convert it to one of {', '.join(TABLES + TEXTS)}, plain or packed as {', '.join(COMPRESSED)}",
+            f"convert it to one of {', '.join(TABLES + TEXTS + CODE)}, plain or packed as {', '.join(COMPRESSED)}",
         )
     return file
 

@@ -4,7 +4,7 @@ No shuffle buffer, no worker state: a resumed run, a run on other ranks and an u
 because nobody remembers anything but a few integers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _MASK = (1 << 64) - 1
@@ -35,14 +35,31 @@ class Order:
         Each draw goes to the source furthest behind its share, so after any number of draws no source is a whole
         example ahead of its share.
         """
-        state, whole = list(drawn), sum(self.weights)
-        examples = []
-        for position in range(sum(state) + 1, sum(state) + count + 1):
-            source = max(range(len(state)), key=lambda j: (self.weights[j] / whole * position - state[j], -j))
-            lap, place = divmod(state[source], self.sizes[source])
-            examples.append((source, shuffled(place, self.sizes[source], (self.seed, source, lap))))
-            state[source] += 1
+        state, examples = list(drawn), []
+        for _ in range(count):
+            examples.append(self._next(state))
+            state[examples[-1][0]] += 1
         return examples, tuple(state)
+
+    def draw_tokens(
+        self, drawn: Sequence[int], tokens: int, length: Callable[[int, int], int]
+    ) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+        """As many of the next examples as come nearest to `tokens` tokens, at least one; `length(source, index)` is an example's."""
+        state, examples, total = list(drawn), [], 0
+        while True:
+            chosen = self._next(state)
+            size = length(*chosen)
+            if examples and total + size / 2 > tokens:
+                return examples, tuple(state)
+            examples.append(chosen)
+            total += size
+            state[chosen[0]] += 1
+
+    def _next(self, state: Sequence[int]) -> tuple[int, int]:
+        position, whole = sum(state) + 1, sum(self.weights)
+        source = max(range(len(state)), key=lambda j: (self.weights[j] / whole * position - state[j], -j))
+        lap, place = divmod(state[source], self.sizes[source])
+        return source, shuffled(place, self.sizes[source], (self.seed, source, lap))
 
 
 def shuffled(place: int, size: int, key: tuple[int, ...]) -> int:

@@ -15,7 +15,8 @@ from etude.data.read import Row
 from etude.data.records import Pair, Question, Rated, Record, RowError, Text
 from etude.data.samples import Draft, Lesson, Teacher, TooLongError
 from etude.data.sources import digest, wanted
-from etude.data.split import Kept, split
+from etude.data.split import Kept, how_many, split
+from etude.data.stretches import rows_wanted
 from etude.data.telltale import MARKS, secret, texts_in
 from etude.data.template import Template, as_dict
 from etude.errors import DataError
@@ -113,6 +114,40 @@ def prepare(
     )
 
 
+def training_texts(data: Data, seed: int) -> list[str]:
+    """The raw text that `prepare` will train on, before there is a tokenizer: the same rows are held out.
+
+    Raises:
+        DataError: a row cannot be read as the recipe says, or is no raw text.
+    """
+    texts: list[tuple[bytes, str]] = []
+    for source in data.sources:
+        for row, reader in rows_wanted(data, source, seed, SourceCounts(source.path)):
+            try:
+                if isinstance(row.values, RowError):
+                    raise row.values
+                record = reader(row.values)
+            except RowError as error:
+                if data.bad_rows == "error":
+                    raise error.at(row.source, row.number) from error
+                continue  # counted when the rows are prepared
+            if not isinstance(record, Text):
+                remedy = "give raw text, or name the tokenizer of a model in `base.tokenizer`"
+                raise DataError(f"{row.source}:{row.number}: a newborn's tokenizer is trained on raw text, and this row is none", remedy)
+            texts.append((digest(row, seed), record.text))
+    if isinstance(data.held_out, Source):
+        held_out = {record.text for record in _texts_of(data.held_out, seed)}
+    else:
+        held_out = {text for _, text in sorted(texts, key=lambda one: one[0])[: how_many(data.held_out, len(texts))]}
+    return [text for _, text in texts if text not in held_out]
+
+
+def _texts_of(source: Source, seed: int) -> Iterator[Text]:
+    for row, reader in wanted(source, seed, SourceCounts(source.path)):
+        if not isinstance(row.values, RowError) and isinstance(record := reader(row.values), Text):
+            yield record
+
+
 def _kept(
     source: Source,
     data: Data,
@@ -123,7 +158,7 @@ def _kept(
     report: Callable[[int], None] | None,
 ) -> Iterator[Kept]:
     """The rows of one source that can be used, batch by batch, so that the tokenizer sees many texts at once."""
-    rows = wanted(source, seed, counts)
+    rows = rows_wanted(data, source, seed, counts)
     while batch := list(islice(rows, BATCH)):
         drafts: list[tuple[Row, Draft]] = []
         for row, reader in batch:

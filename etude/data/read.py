@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from etude.data.locate import TEXTS, File
+from etude.data.locate import CODE, TEXTS, File
 from etude.data.records import RowError
 from etude.errors import DataError
 
@@ -32,7 +32,7 @@ def read(file: File) -> Iterator[Row]:
     """The rows of one file in their order. DataError where the file as a whole is damaged."""
     if file.path.stat().st_size == 0:
         raise DataError(f"{file.name}: the file is empty", "give a file with at least one row")
-    if file.suffix in TEXTS:
+    if file.suffix in TEXTS + CODE:
         return iter([Row(file.name, 1, {"text": _decoded(_whole(file), file)})])
     readers = {".json": _document, ".csv": _table, ".tsv": _table, ".parquet": _parquet}
     return readers.get(file.suffix, _lines)(file)

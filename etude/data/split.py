@@ -47,7 +47,7 @@ def split(kept: list[list[Kept]], held_out: float | int | Source, counts: Counts
     else:
         sources = kept
         total = sum(map(len, sources))
-        number = held_out if isinstance(held_out, int) else (max(1, round(held_out * total)) if held_out > 0 and total > 1 else 0)
+        number = how_many(held_out, total)
         if number and number >= total:
             raise DataError(f"data.held_out: {number:,} rows to hold out, and {total:,} can be used", "hold out fewer, or give more rows")
         if held_out > 0 and not number:
@@ -59,6 +59,11 @@ def split(kept: list[list[Kept]], held_out: float | int | Source, counts: Counts
             counts.sources[s].held_out = sum((s, i) in chosen for i in range(len(rows)))
         sources = [[one for i, one in enumerate(rows) if (s, i) not in chosen] for s, rows in enumerate(sources)]
     return Divided(_without_shared(sources, aside, counts), aside)
+
+
+def how_many(held_out: float | int, total: int) -> int:
+    """Rows to hold out: a share is rounded to whole rows, and to one row at least; of a single row nothing."""
+    return held_out if isinstance(held_out, int) else (max(1, round(held_out * total)) if held_out > 0 and total > 1 else 0)
 
 
 def _without_shared(sources: list[list[Kept]], aside: list[Kept], counts: Counts) -> list[list[Kept]]:

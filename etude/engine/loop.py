@@ -76,7 +76,7 @@ class Course:
     train: Train
     steps: int
     examples: int
-    """To be drawn in all; the last step takes what is left."""
+    """To be drawn in all, the last step takes what is left; where steps are counted in tokens, about as many."""
     learning_rate: float
     cut: Cut
     folder: Path
@@ -173,8 +173,7 @@ class _Run:
     def _advance(self) -> dict[str, float]:
         """One step, repeated with smaller rows where the device runs out of memory."""
         course, started = self.course, time.perf_counter()
-        count = min(course.train.examples_per_step, course.examples - sum(self.drawn))
-        places, drawn = course.order.draw(self.drawn, count)
+        places, drawn = self._draw()
         examples = [course.sources[source][index] for source, index in places]
         told: dict[str, float] = {}
         if course.rollouts is not None:
@@ -196,6 +195,14 @@ class _Run:
         counts |= {"seconds": seconds, "learning_rate": rate}
         means = {name: sum(result.metrics[name] for result in results) / turns for name in results[0].metrics}
         return means | told | {name: float(value) for name, value in counts.items()}
+
+    def _draw(self) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+        """Which examples the next step learns from, and what is drawn then."""
+        course = self.course
+        if course.train.tokens_per_step is None:
+            return course.order.draw(self.drawn, min(course.train.examples_per_step, course.examples - sum(self.drawn)))
+        length = lambda source, index: sum(map(len, course.sources[source][index].samples))
+        return course.order.draw_tokens(self.drawn, course.train.tokens_per_step, length)
 
     def _take(self, examples: list[Example], turn: int = 0) -> StepResult:
         """One move of the optimizer; `turn` counts those on the same examples."""
@@ -255,7 +262,11 @@ class _Run:
             journal.log(self.step, found)
 
     def _save(self) -> None:
+        """A checkpoint; TrainingError where weights are not finite, so that the last good one stays the newest."""
         trainable = self.course.attached.trainable
+        if spoilt := [name for name, p in trainable.items() if not bool(torch.isfinite(p).all())]:
+            what = f"step {self.step}: {len(spoilt)} tensors of weights are no longer finite, {spoilt[0]} first; they are not saved"
+            raise TrainingError(what, "lower train.learning_rate; the checkpoints before are untouched")
         tensors = {f"weight/{name}": p.detach() for name, p in trainable.items()}
         tensors |= {f"origin/{name}": tensor for name, tensor in self.course.attached.origins.items()}
         tensors |= {f"optimizer/{path}": tensor for path, tensor in optimizer_tensors(self.optimizer, trainable).items()}

@@ -1,4 +1,4 @@
-"""AdamW over float32 masters, in groups, with a state that can be written as plain named tensors."""
+"""The optimizer over float32 masters, in groups, with a state that can be written as plain named tensors."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from etude.adaptation.contract import Attached
 from etude.engine.decay import Anchors
+from etude.engine.optimizers.contract import Group
 from etude.errors import TrainingError
 from etude.recipe.schema import Train
 
 
-def make_optimizer(attached: Attached, train: Train, learning_rate: float, anchors: Anchors | None = None) -> torch.optim.AdamW:
-    """Only what may go to zero decays; each group learns at its own multiple of the rate. https://arxiv.org/abs/1711.05101
+def make_optimizer(attached: Attached, train: Train, learning_rate: float, anchors: Anchors | None = None) -> torch.optim.Optimizer:
+    """Only what may go to zero decays; each group learns at its own multiple of the rate.
 
     Args:
         anchors: what is pulled to its parent instead.
@@ -21,20 +22,24 @@ def make_optimizer(attached: Attached, train: Train, learning_rate: float, ancho
     Raises:
         TrainingError: a pattern of the recipe's `rates` fits no parameter.
     """
-    factors = _factors(attached, train)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    factors, outer = _factors(attached, train), _outer(attached)
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in attached.trainable.items():
         to_zero = attached.decays(name) and (anchors is None or name not in anchors.origins)
-        groups.setdefault((factors[name], to_zero), []).append(parameter)
-    options = [
-        {"params": chosen, "weight_decay": train.weight_decay if decays else 0.0, "factor": factor}
-        for (factor, decays), chosen in sorted(groups.items(), key=lambda group: group[0], reverse=True)
-    ]
-    optimizer = torch.optim.AdamW(options, betas=(train.beta1, train.beta2), eps=train.epsilon, fused=True)
+        hidden = parameter.dim() == 2 and id(parameter) not in outer
+        groups.setdefault((factors[name], to_zero, hidden), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda group: group[0], reverse=True)
+    optimizer = train.optimizer.build([Group(chosen, *key) for key, chosen in ordered], train)
     set_rate(optimizer, learning_rate)
     if anchors is not None:
         anchors.pull(optimizer)
     return optimizer
+
+
+def _outer(attached: Attached) -> set[int]:
+    """Embeddings and head, wherever they are tied."""
+    modules = (attached.model.get_input_embeddings(), attached.model.get_output_embeddings())
+    return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -54,7 +54,8 @@ def confidence(share: float) -> str:
 
 def restated(other: Restated) -> str:
     """`perplexity 9.97 → 10.41, ×1.044`."""
-    return f"{other.unit} {other.parent:.4g} → {other.tuned:.4g}, ×{other.tuned / other.parent:.3f}"
+    beside = f" (gzip -9 of the same text: {other.compressed:.3f})" if other.compressed is not None else ""
+    return f"{other.unit} {other.parent:.4g} → {other.tuned:.4g}, ×{other.tuned / other.parent:.3f}{beside}"
 
 
 def sentence_case(name: str) -> str:

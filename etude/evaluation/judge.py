@@ -68,7 +68,8 @@ def judge(
             axes += [_against_usual(metric, usual, answers, tuned, confidence, seed) for metric, (_, tuned) in zip(metrics, readings)]
         examples = _examples(answers, readings[0] if readings else None)
     if held_out is not None:
-        axes.append(_loss("loss on held-out answers", "task", held_out, confidence, None, seed))
+        what = "loss on held-out answers" if held_out.bytes is None else "loss on held-out text"
+        axes.append(_loss(what, "task", held_out, confidence, None, seed))
     if general is not None:
         axes.append(_loss(GENERAL_LOSS, "keep", general, confidence, margin, seed))
     outcomes = Counter(example.outcome for example in examples)
@@ -195,7 +196,7 @@ def _loss(name: str, group: Literal["task", "keep"], texts: Likelihoods, confide
     restated = [Restated(unit="perplexity", parent=_perplexity(parent.value), tuned=_perplexity(tuned.value))]
     if texts.bytes is not None:
         nats_to_bits = 1 / (np.log(2) * texts.bytes.sum())
-        restated.append(Restated(unit="bits/byte", parent=before[:, 0].sum() * nats_to_bits, tuned=now[:, 0].sum() * nats_to_bits))
+        restated.append(_bits(before[:, 0].sum() * nats_to_bits, now[:, 0].sum() * nats_to_bits, texts))
     return Axis(
         name=name,
         group=group,
@@ -213,6 +214,10 @@ def _loss(name: str, group: Literal["task", "keep"], texts: Likelihoods, confide
         method=f"{BOOTSTRAP}; {RANDOMISATION}",
         restated=tuple(restated),
     )
+
+
+def _bits(parent: float, tuned: float, texts: Likelihoods) -> Restated:
+    return Restated(unit="bits/byte", parent=parent, tuned=tuned, compressed=texts.compressed)
 
 
 def _perplexity(loss: float) -> float:

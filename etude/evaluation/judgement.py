@@ -29,6 +29,8 @@ class Restated(Strict):
     """Of the parent."""
     tuned: float
     """Of the tuned model."""
+    compressed: float | None = None
+    """In bits/byte, what `gzip -9` makes of the same text."""
 
 
 class Readable(Strict):
@@ -175,6 +177,17 @@ class Curve(Strict):
     """What the loss is counted in: nats per supervised token, or what the objective makes of a pair or an answer."""
 
 
+class Written(Strict):
+    """What the model wrote along the way."""
+
+    step: int
+    """Optimizer steps taken by then."""
+    prompt: str
+    """What it was given to go on from."""
+    text: str
+    """What it wrote behind it."""
+
+
 class About(Strict):
     """What the caller knows of the two models and how the tuned one came about."""
 
@@ -198,6 +211,8 @@ class About(Strict):
     """The command that talks with the result."""
     files: str = ""
     """Where the result lies."""
+    samples: tuple[Written, ...] = ()
+    """Continuations of the recipe's own beginnings, in the order of steps."""
     metrics_reason: str = ""
     """Why these metrics, where the recipe named none."""
     general_text: str = ""

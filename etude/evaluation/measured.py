@@ -25,6 +25,8 @@ class Likelihoods:
     """[n] UTF-8 bytes of the scored text, for bits per byte; None where unknown."""
     divergence: np.ndarray | None = None
     """[n] KL(parent ‖ tuned) over the vocabulary, summed over the tokens, in nats; None where unmeasured."""
+    compressed: float | None = None
+    """Bits for each byte of the same text under `gzip -9`, a mark to read bits per byte by; None where `bytes` are."""
 
     def check(self, name: str, more: str) -> None:
         """DataError where rows do not fit together or are too few, TrainingError where a number is not finite.

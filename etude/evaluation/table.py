@@ -63,6 +63,8 @@ def as_markdown(judgement: Judgement) -> str:
 
 def _line(axis: Axis) -> _Line:
     of = "nats a token, lower is better" if axis.unit == "nats/token" else f"{figures.count(axis.n)} rows"
+    if axis.group == "task":  # what is learnt of text is read in bits per byte, beside gzip's
+        of = "\n".join([of, *(figures.restated(other) for other in axis.restated if other.unit == "bits/byte")])
     parent, tuned = (figures.value(axis.unit, interval.value) for interval in (axis.parent, axis.tuned))
     difference = figures.difference(axis.unit, axis.difference.value), figures.difference_span(axis.unit, axis.difference)
     return _Line((axis.name, of), parent, tuned, difference, f"{figures.MARKS[axis.verdict]} {axis.verdict}")

@@ -77,16 +77,16 @@ def progress(store: Store, folder: Path) -> str:
 
 def _bases(store: Store) -> list[Freeable]:
     """Converted GGUF files from which nothing here was made: they are converted again when they are needed."""
-    reason = "a GGUF file converted to a folder; no artefact or unfinished run comes from it, and it is converted again when it is needed"
+    reason = "a converted GGUF file or a newborn model; no artefact or unfinished run comes from it, and it is made again when it is needed"
     folders = sorted(folder for folder in store.bases.glob("[!.]*") if folder.is_dir())
     return [Freeable(folder, None, reason, folder_size(folder)) for folder in folders if not _stood_upon(store, folder)]
 
 
 def _stood_upon(store: Store, base: Path) -> bool:
-    """Whether an artefact or a run was made from the file that a folder in `bases/` is called after."""
+    """Whether an artefact or a run was made from the file that a folder in `bases/` is called after, or from the newborn in it."""
     parents = [record.parent.reference for record in store.records() if record.parent is not None]
     parents += [run.parent for run in store.runs.all()[0]]
-    return any(base.name.startswith(f"{Path(parent).stem}-") for parent in parents)
+    return any(base.name.startswith(f"{Path(parent).stem}-") or parent == f"newborn:{base.name}" for parent in parents)
 
 
 def _pages(store: Store, left: list[Record]) -> list[Freeable]:

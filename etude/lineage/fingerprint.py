@@ -15,7 +15,7 @@ ARITHMETIC = 1
 then run again."""
 
 INDIFFERENT = (
-    *("checkpoint_every", "keep_checkpoints", "trackers", "evaluate_every"),
+    *("checkpoint_every", "keep_checkpoints", "trackers", "evaluate_every", "samples"),
     *("tokens_per_row", "activation_checkpointing", "compile"),
 )
 """Keys of a stage's `train` that cannot change its result, or only the last bits of it, as the number of threads does."""

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from etude.errors import ModelError
 from etude.model.gguf import converted, dequantised, describe
@@ -141,6 +141,8 @@ def _config(folder: Path) -> PreTrainedConfig:
             f"{folder}: transformers cannot read the configuration of a {kind!r}: {error}", "a newer transformers may"
         ) from error
     name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")
+    if not name and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:  # a class of the user's own, which a recipe named
+        name = str(getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "__name__", ""))
     if (others := senses(config)) and not name.endswith("ForCausalLM"):
         raise ModelError(
             f"{folder}: a {kind!r} reads {' and '.join(others)} beside text; etude is for text alone", "take its text-only sister"

@@ -1,9 +1,12 @@
 """How does text become tokens, and which tokens end an answer?"""
 
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from etude.errors import ModelError
 
@@ -61,6 +64,25 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     special = set(tokenizer.all_special_ids) | {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     tokens = tokenizer(tail.strip(), add_special_tokens=False)["input_ids"]
     return tokens[0] if tokens and tokens[0] in special else None
+
+
+def text_bytes(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> bytes:
+    """The UTF-8 bytes that tokens stand for, special ones left out: what bits per byte are counted over.
+
+    Of a byte-level tokenizer exact wherever the tokens were cut; another's are decoded, and half a character counts as a whole one.
+    """
+    special = set(tokenizer.all_special_ids)
+    plain = [int(token) for token in tokens if int(token) not in special]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if type(getattr(backend, "decoder", None)).__name__ != "ByteLevel":
+        return str(tokenizer.decode(plain)).encode()
+    written = "".join(tokenizer.convert_ids_to_tokens(plain))
+    return b"".join(_byte_of().get(character, character.encode()) for character in written)
+
+
+@cache
+def _byte_of() -> dict[str, bytes]:
+    return {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
 
 
 def _first_line(error: Exception) -> str:

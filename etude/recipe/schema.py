@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Discriminator, Field, GetJsonSchemaHandler, PositiveFloat, PositiveInt, Tag, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from etude.recipe.strict import FileText, Leaf, ModelText, OneOrMany, Strict, one_of
+from etude.recipe.birth import Base, Newborn, of_newborn
+from etude.recipe.strict import FileText, Leaf, OneOrMany, Strict, one_of
 
 
 class Render(Strict):
@@ -37,7 +38,7 @@ class Source(Strict):
 
     short: ClassVar[str] = "path"
     path: FileText
-    """A file, a folder, a glob, `package:module/file` (a file inside an installed Python package) or `hub:owner/name`."""
+    """A file, a folder, a glob, `package:module/file` (inside an installed Python package), `python:library` or `hub:owner/name`."""
     format: Literal["auto", "messages", "sharegpt", "preference", "kto", "alpaca", "prompt-completion", "labelled", "text"] = "auto"
     """How to read a row; `auto` decides by the columns and says what it decided."""
     columns: dict[str, str] = {}
@@ -130,16 +131,22 @@ class Train(Strict):
     """Optimizer steps; without it, `epochs` decides."""
     epochs: PositiveFloat = 1.0
     """Passes over the training rows, where `steps` is not given."""
+    tokens: PositiveInt | None = None
+    """Tokens to learn from in all, as if nothing were shared: an end in place of `steps` and `epochs`; needs `tokens_per_step`."""
     examples_per_step: PositiveInt = 16
     """Rows of data in one optimizer step, over all processes."""
+    tokens_per_step: PositiveInt | None = None
+    """Instead: tokens in one optimizer step, as near as whole examples (documents, or pieces of long ones) come to it."""
     tokens_per_row: PositiveInt = 2048
     """Tokens computed at once; a larger step is cut into several rows, whose gradients are summed exactly."""
     learning_rate: PositiveFloat | None = None
-    """Peak rate; by default 2e-4 for a LoRA and 1e-5 for full tuning."""
+    """Peak rate; by default 2e-4 for a LoRA, 1e-5 for full tuning, 1e-3 for a newborn model."""
     rates: dict[str, PositiveFloat] = {}
     """By what the rate is multiplied for parameters whose names fit a pattern, such as `"*lora_B*": 16`."""
     schedule: one_of("schedule", "cosine") = Field(default="cosine", validate_default=True)  # type: ignore[valid-type]
     """How the rate moves: constant, linear, cosine, warmup-stable-decay."""
+    optimizer: one_of("optimizer", "adamw") = Field(default="adamw", validate_default=True)  # type: ignore[valid-type]
+    """What steps: adamw, or muon for the matrices between layers with AdamW for the rest."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decay of matrices towards zero; never of biases and norms."""
     decay_to: Literal["zero", "parent"] = "zero"
@@ -171,6 +178,8 @@ class Train(Strict):
     early_stopping: EarlyStopping | None = None
     """Stop where held-out rows gain nothing more, and keep the best weights, of which a copy is held; `{}` takes the defaults. Half of the
     held-out rows (200 at most) are looked at, and then not judged: what chose the weights cannot say how good they are."""
+    samples: list[str] = []
+    """Texts that the model goes on from at every look at the held-out rows (`evaluate_every`); shown and kept in the report."""
     trackers: list[one_of("tracker")] = []  # type: ignore[valid-type]
     """Where metrics go besides the JSONL file that is always written."""
 
@@ -180,6 +189,10 @@ class Train(Strict):
             raise ValueError("`decay_to: parent` pulls by `weight_decay`, which is 0: set it, such as to 0.01")
         if self.early_stopping is not None and self.evaluate_every is None:
             raise ValueError("`early_stopping` looks at held-out rows every `evaluate_every` steps: set that, such as to 10")
+        if self.tokens is not None and self.tokens_per_step is None:
+            raise ValueError("`tokens` needs `tokens_per_step`: how many of them make one step")
+        if self.tokens is not None and self.steps is not None:
+            raise ValueError("`tokens` and `steps` both say when the stage ends: keep one of them")
         return self
 
 
@@ -241,12 +254,25 @@ class Recipe(Strict):
 
     name: Name = "run"
     """Of the run; artefacts are called `name-stage`, or `name` where there is one stage."""
-    base: ModelText
-    """A hub id, a folder, a `.gguf` file, `package:module/file.gguf`, or an artefact of this project."""
+    base: Base
+    """A hub id, a folder, a `.gguf` file, `package:module/file.gguf`, an artefact of this project, or a model to be born."""
     stages: Annotated[dict[StageName, Stage], Field(min_length=1)]
     """By name, in any order; parents come first."""
     evaluate: Evaluate | None = Field(default={}, validate_default=True)  # type: ignore[assignment]
     """How results are judged; null trains without judging."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_newborn(cls, value: Any) -> Any:
+        return of_newborn(value)
+
+    @model_validator(mode="after")
+    def _all_of_a_newborn(self) -> "Recipe":
+        for name, stage in self.stages.items():
+            if isinstance(self.base, Newborn) and stage.parent == "base" and stage.adapt.kind != "full":
+                where = {"kind": stage.adapt.kind, "at": ("stages", name, "adapt")}
+                raise PydanticCustomError("newborn", "{kind} would leave most weights of a newborn model random: take `full`", where)
+        return self
 
     @model_validator(mode="after")
     def _a_tree(self) -> "Recipe":

@@ -51,7 +51,7 @@ def test_pieces_of_one_text_are_one_row_of_the_statistics(project, base, texts):
     wanted["data"]["context"] = 32
     judgement = etude.run(str(recipe(project / "texts.yaml", base, {"s": wanted})), project=project).stages["s"].judgement
     loss = next(judgement.of("task"))
-    assert loss.name == "loss on held-out answers" and loss.n == (4 if texts == 4 else 6)
+    assert loss.name == "loss on held-out text" and loss.n == (4 if texts == 4 else 6)
     assert any("of one text" in line for line in judgement.warnings) == (texts == 1)
     assert "passages of it were scored" in judgement.about.general_text
 

@@ -164,7 +164,7 @@ def test_rows_that_do_not_fit_together_stop(about, answers):
         judge(about, replace(texts, tokens=np.array([0, *texts.tokens[1:]])))
     with pytest.raises(DataError, match="same rows"):
         judge(about, texts, replace(answers, tuned=answers.tuned[:-1]), METRICS)
-    with pytest.raises(DataError, match=r"only 1 rows for the loss on held-out answers(.|\n)*data\.held_out"):
+    with pytest.raises(DataError, match=r"only 1 rows for the loss on held-out text(.|\n)*data\.held_out"):
         judge(about, likelihoods(0, n=1))
     with pytest.raises(DataError, match=r"only 1 rows for the loss on general text(.|\n)*evaluate\.keep\.tokens"):
         judge(about, texts, general=likelihoods(0, n=1))

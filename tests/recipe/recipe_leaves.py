@@ -56,6 +56,7 @@ class Tracker(Leaf):
 TABLES = {
     "adaptation": {"full": "recipe_leaves:Full", "lora": "recipe_leaves:Lora"},
     "objective": {"next-token": "recipe_leaves:NextToken", "dpo": "recipe_leaves:DPO", "kto": "recipe_leaves:KTO"},
+    "optimizer": {"adamw": "etude.engine.optimizers.adamw:AdamW"},
     "schedule": {"constant": "etude.engine.schedules:Constant", "cosine": "etude.engine.schedules:Cosine"},
     "metric": {"accuracy": "etude.evaluation.metrics.accuracy:Accuracy", "macro-f1": "etude.evaluation.metrics.macro_f1:MacroF1"},
     "tracker": {"board": "recipe_leaves:Tracker", "absent": "no_such_module_here:Absent"},

@@ -118,7 +118,8 @@ def test_a_source_that_is_only_half_said(mistakes) -> None:
 def test_files_that_are_no_recipe(mistakes, write, tmp_path) -> None:
     assert mistakes("- a\n") == ["r.yaml:1:1: a recipe is a mapping with `base` and `stages`; this is a list"]
     assert mistakes("name: x\n") == [
-        "r.yaml:1:1: base: is missing: A hub id, a folder, a `.gguf` file, `package:module/file.gguf`, or an artefact of this project.",
+        "r.yaml:1:1: base: is missing: A hub id, a folder, a `.gguf` file, `package:module/file.gguf`, an artefact of this project, "
+        "or a model to be born.",
         "r.yaml:1:1: stages: is missing: By name, in any order; parents come first.",
     ]
     assert "more than 1,000,000 characters" in mistakes("# " + "x" * 1_000_001)[0]
@@ -154,4 +155,4 @@ def test_every_foreign_key_is_answered(mistakes, word: str) -> None:
 
 
 def test_the_small_catalog_is_enough_for_foreign_words() -> None:
-    assert {"adaptation", "objective", "schedule", "metric", "tracker"} == set(TABLES)
+    assert {"adaptation", "objective", "schedule", "optimizer", "metric", "tracker"} == set(TABLES)

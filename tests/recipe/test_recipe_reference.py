@@ -15,7 +15,7 @@ def test_the_page_is_what_the_schema_says() -> None:
 
 def test_every_leaf_and_every_option_is_explained() -> None:
     page = reference(TABLES)
-    for table in ("adaptation", "objective", "schedule", "metric", "tracker"):
+    for table in ("adaptation", "objective", "schedule", "optimizer", "metric", "tracker"):
         for name in TABLES[table]:
             assert f"### {table}: {name}\n" in page
     unexplained = [line for line in page.splitlines() if line.startswith("| `") and line.endswith("|  |")]
