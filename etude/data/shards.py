@@ -193,6 +193,11 @@ class ShardWriter:
         if self._held[split] >= self.tokens_per_shard:
             self._flush(split)
 
+    def extend(self, split: Split, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Many documents at once: their tokens one after the other, and how many belong to each."""
+        for end, length in zip(np.cumsum(lengths).tolist(), lengths.tolist()):
+            self.add(split, tokens[end - length : end])
+
     def finish(self, tokenizer: dict[str, Any], **more: Any) -> dict[str, Any]:
         """Write what is left, then the manifest, which is returned; `more` goes into it."""
         for split in SPLITS:
