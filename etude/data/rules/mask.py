@@ -19,6 +19,9 @@ _PHONE = re.compile(
     r"|0\d{2,4}[ /-]\d{3,4}[ -]?\d{3,5})(?![\w]|[.,-]\d)"  # 030 9018200, 020 7946 0958
 )
 
+_MANY_DIGITS = re.compile(r"(?:\d[^\w\n]{0,2}){7}")
+_DIGITS_BEHIND_LETTERS = re.compile(r"[A-Z]{2}\d\d")
+
 
 def _public(text: str) -> bool:
     try:
@@ -60,21 +63,24 @@ class Mask(Rule):
     """What stands for a payment card's number; null leaves them."""
 
     def judge(self, changes: Counter[str]) -> Judge:
-        steps: list[tuple[re.Pattern[str], Callable[[str], bool] | None, str, str]] = []
-        for pattern, valid, mask, name in (
-            (_EMAIL, None, self.email, "e-mail addresses masked"),
-            (_IPV4, _public, self.ip, "IP addresses masked"),
-            (_IPV6, _public, self.ip, "IP addresses masked"),
-            (_IBAN, _iban, self.iban, "IBANs masked"),
-            (_CARD, _luhn, self.card, "card numbers masked"),
-            (_PHONE, None, self.phone, "phone numbers masked"),
+        # What a text must hold before the slow search is worth it: most hold none.
+        mail, dots, colons = (lambda text: "@" in text), (lambda text: text.count(".") > 2), (lambda text: text.count(":") > 1)
+        many, behind = _MANY_DIGITS.search, _DIGITS_BEHIND_LETTERS.search
+        steps: list[tuple[Callable[[str], object], re.Pattern[str], Callable[[str], bool] | None, str, str]] = []
+        for hint, pattern, valid, mask, name in (
+            (mail, _EMAIL, None, self.email, "e-mail addresses masked"),
+            (dots, _IPV4, _public, self.ip, "IP addresses masked"),
+            (colons, _IPV6, _public, self.ip, "IP addresses masked"),
+            (behind, _IBAN, _iban, self.iban, "IBANs masked"),
+            (many, _CARD, _luhn, self.card, "card numbers masked"),
+            (many, _PHONE, None, self.phone, "phone numbers masked"),
         ):
             if mask is not None:
-                steps.append((pattern, valid, mask, name))
+                steps.append((hint, pattern, valid, mask, name))
 
         def masked(text: str) -> str:
-            for pattern, valid, mask, name in steps:
-                if pattern is _EMAIL and "@" not in text:
+            for hint, pattern, valid, mask, name in steps:
+                if not hint(text):
                     continue
 
                 def put(found: re.Match[str], valid=valid, mask=mask, name=name) -> str:
