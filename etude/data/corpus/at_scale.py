@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,13 @@ def execute(plan: Plan, on: str, workers: int, cluster: Sequence[str], say: Call
         (plan.folder / name).mkdir(exist_ok=True)
     if on == "slurm" and _whole(plan):
         return True
-    options = _options(on, cluster)
-    executor = executors(plan, on, workers, options)
-    executor.run()
+    if on == "slurm" and shutil.which("sbatch") is None:
+        raise DataError("there is no `sbatch` on this machine", "give the command where jobs are handed to Slurm, or use `--on local`")
+    if on == "ray" and find_spec("ray") is None:
+        raise DataError("`--on ray` needs the package ray", "install it with `pip install 'datatrove[ray]'`")
+    executors(plan, on, workers, _options(on, cluster)).run()
     if on != "slurm":
         return True
-    if shutil.which("sbatch") is None:
-        say("the scripts are written; there is no `sbatch` here to hand them to")
     say(f"handed to Slurm; when its jobs have ended, the same command gathers the corpus (state and logs: {plan.folder})")
     return False
 
@@ -109,7 +110,9 @@ def executors(plan: Plan, on: str, workers: int, options: dict[str, Any]) -> Any
     last = None
     for step, tasks in ((Clean(plan.folder), len(plan.units)), (Distinct(plan.folder), 1), (Tokenise(plan.folder), max(1, workers))):
         name = type(step).__name__.lower()
-        given: dict[str, Any] = {"tasks": tasks, "workers": min(workers, tasks), "logging_dir": str(plan.folder / "logs" / name), **options}
+        # What is done is told by the files of units and parts: datatrove's own marks know ranks, and these change with the number of tasks.
+        given: dict[str, Any] = {"tasks": tasks, "workers": min(workers, tasks), "skip_completed": False, **options}
+        given["logging_dir"] = str(plan.folder / "logs" / name)
         if on == "slurm":
             given |= {"job_name": f"{plan.recipe.name}-{name}", "venv_path": sys.prefix}
         last = getattr(made, kinds[on])(pipeline=[step], depends=last, **given)
