@@ -1,5 +1,6 @@
 """A corpus from its recipe to its folder: planned, prepared where it was left, published whole; and its pedigree afterwards."""
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -167,9 +168,20 @@ def _make_ready(plan: Plan, voice: Voice) -> None:
     if begun:
         done = len(list((plan.folder / "parts").glob("*.json")))
         voice.say(f"goes on with what was prepared before: {done} files of counts in {plan.folder.name}")
+    for other in sorted(plan.folder.parent.glob(".preparing-*")):
+        if other != plan.folder and _is_of(other, plan.recipe.name):
+            what = f"{other} ({size(folder_size(other))}) is an unfinished preparation from other inputs or settings"
+            voice.say(f"{what}; it goes on when they are as they were, and may be removed")
     needed = 2 * sum(unit.size for unit in plan.units)  # cleaned text, tokens twice; compressed text is less, compressed input more
     if problem := lacking(plan.folder, max(0, needed - folder_size(plan.folder))):
         voice.say(f"there may be too little room: {problem}")
+
+
+def _is_of(folder: Path, name: str) -> bool:
+    try:
+        return json.loads((folder / "plan.json").read_text(encoding="utf-8"))["recipe"]["name"] == name
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _published(plan: Plan, target: Path | None, name: str, voice: Voice, project: Path | None) -> Prepared:

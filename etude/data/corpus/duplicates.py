@@ -53,7 +53,7 @@ def equal(keys: np.ndarray) -> np.ndarray:
         keys: [documents, …] uint64; all numbers of a row together are its key.
     """
     count = len(keys)
-    columns = keys.reshape(count, -1)
+    columns = keys.reshape(count, int(np.prod(keys.shape[1:])))
     order = np.lexsort((np.arange(count), *columns.T[::-1]))
     ordered = columns[order]
     new = np.ones(count, bool)
