@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from etude.compose.checking import data_check
     from etude.compose.checkup import doctor
     from etude.compose.comparison import compare
+    from etude.compose.corpora import prepare_corpus, show_corpus
     from etude.compose.extending import extend_tokenizer
     from etude.compose.library import clean, name, show, verify
     from etude.compose.library import list_ as list
-    from etude.compose.corpora import prepare_corpus, show_corpus
     from etude.compose.looking import data_show, init, schema
     from etude.compose.models import Model, chat, load
     from etude.compose.recipes import forecast, read_recipe, run

@@ -21,7 +21,7 @@ def prepare(
     recipe: Annotated[str, typer.Argument(help="A corpus recipe (.yaml).")],
     overrides: Annotated[list[str] | None, typer.Argument(help="path.to.key=value, such as held_out=0.01")] = None,
     to: Annotated[Path | None, typer.Option(help="The folder to write; by default a new version in the project.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; the corpus is the same for any number. By default one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes, by default one a core; the corpus is the same.")] = None,
     on: Annotated[
         Literal["processes", "local", "slurm", "ray"],
         typer.Option(help="Who works: processes of this machine, or datatrove's local, Slurm or Ray executor."),

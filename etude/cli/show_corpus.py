@@ -70,7 +70,8 @@ def _source(tree: Tree, source: dict[str, Any], number: int, shown: list[dict[st
         at.add(Text(f"{count:,} spell a special token, which is written as plain text", style="dim"))
     for split, name in (("train", "train"), ("held_out", "held out")):
         if said := source.get(split):
-            kept = at.add(Text(f"{name}: {_n(said['documents'], 'document')}, {size(said['bytes'])}, {_n(said['tokens'], 'token')}", style="green"))
+            what = f"{name}: {_n(said['documents'], 'document')}, {size(said['bytes'])}, {_n(said['tokens'], 'token')}"
+            kept = at.add(Text(what, style="green"))
             if split == "train":
                 _samples(kept, shown, number, "", samples)
 

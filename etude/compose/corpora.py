@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from etude import __version__, catalog
+from etude import catalog
 from etude.compose.artefacts import look_at
 from etude.compose.voice import Advance, Voice
 from etude.data.corpus.gather import gather
@@ -83,7 +83,7 @@ def prepare_corpus(
     parent = corpora_folder(name, project) if target is None else target.parent
     parent.mkdir(parents=True, exist_ok=True)
     with Interrupt() as interrupt, locked(parent / f".{name}.lock", f"the corpus {name}"):
-        plan = _planned(loaded.recipe, parent, voice, project)
+        plan = planned(loaded.recipe, parent, voice, project)
         for note in plan.notes:
             voice.say(note)
         if (made := _made(plan, target, name, project)) is not None:
@@ -108,7 +108,7 @@ def _bar(voice: Voice) -> Any:
     return bar
 
 
-def _planned(recipe: Corpus, parent: Path, voice: Voice, project: Path | None) -> Plan:
+def planned(recipe: Corpus, parent: Path, voice: Voice, project: Path | None) -> Plan:
     """Everything that decides the result, looked at before anything is done: files, questions, tokenizer, packages."""
     for rule in recipe.rules:
         rule.judge(Counter())  # what a rule needs is missed now, not in an hour
@@ -126,7 +126,7 @@ def _planned(recipe: Corpus, parent: Path, voice: Voice, project: Path | None) -
         inputs=tuple(inputs),
         questions=tuple(read_questions(recipe.benchmarks)),
         writing=writing(_tokenizer(recipe.tokenizer, voice, project), recipe.tokenizer),
-        versions={"etude": __version__, **{package: _version(package) for package in DECIDING}},
+        versions={package: _version(package) for package in DECIDING},
         notes=tuple(notes),
     )
     return replace(plan, folder=parent / f".preparing-{plan.identity[:16]}")

@@ -39,7 +39,7 @@ class File:
             return self.path.open("rb")
         import fsspec  # noqa: PLC0415 (needed for URLs alone)
 
-        return fsspec.open(self.url, "rb").open()
+        return fsspec.open(self.url, "rb").open()  # type: ignore[union-attr]
 
     def changed(self) -> str:
         """What the place tells of its content without sending it: size, time, tag."""

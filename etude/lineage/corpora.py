@@ -1,4 +1,4 @@
-"""Where do prepared corpora lie? `corpora/NAME/VERSION` in the project; found again by `corpus:NAME`, `corpus:NAME@VERSION` or their folder."""
+"""Where do prepared corpora lie? `corpora/NAME/VERSION` in the project, found again by `corpus:NAME`, `corpus:NAME@VERSION` or folder."""
 
 import json
 from pathlib import Path

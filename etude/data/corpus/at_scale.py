@@ -7,16 +7,15 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from etude import catalog
+from etude.data.corpus.clean import part_path
 from etude.data.corpus.distinct import find_duplicates, parts
 from etude.data.corpus.plan import Plan, read_plan
-from etude.data.corpus.steps import Hands, clean_unit
-from etude.data.corpus.clean import part_path
+from etude.data.corpus.steps import Hands, clean_unit, here
 from etude.data.rules.contract import needs
 from etude.errors import DataError
 
@@ -47,13 +46,7 @@ class Clean(Step):
     """Units, each read and cleaned by one task."""
 
     def work(self, plan: Plan, rank: int, world: int) -> None:
-        hands = Hands(plan)
-
-        def submit(kind: str, *arguments: Any) -> Future:
-            future: Future = Future()
-            future.set_result(getattr(hands, kind)(*arguments))
-            return future
-
+        submit = here(Hands(plan))
         for number in range(rank, len(plan.units), world):
             for one in clean_unit(plan, number, submit, lambda: False):
                 if callable(one):

@@ -11,7 +11,6 @@ from etude.data.records import RowError, Text
 from etude.data.sources import wanted
 from etude.errors import DataError
 
-
 BLANK = "blank rows"
 
 

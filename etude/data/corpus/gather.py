@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ def gather(plan: Plan, folder: Path) -> dict[str, Any]:
     """Write the corpus into an empty folder; the manifest, which is written last, is returned."""
     all_parts = parts(plan)
     writer = ShardWriter(folder, plan.writing.vocabulary, plan.recipe.tokens_per_shard)
-    with (folder / REJECTED).open("wb") as rejected, (folder / "train.hashes").open("wb") as train, (folder / "held_out.hashes").open("wb") as apart:
-        hashes = dict(zip(SPLITS, (train, apart)))
+    with ExitStack() as stack:
+        rejected = stack.enter_context((folder / REJECTED).open("wb"))
+        hashes = {split: stack.enter_context((folder / f"{split}.hashes").open("wb")) for split in SPLITS}
         for part in all_parts:
             place = part_path(plan.folder, part.name)
             with np.load(place(".npz"), allow_pickle=False) as arrays:
@@ -32,7 +34,7 @@ def gather(plan: Plan, folder: Path) -> dict[str, Any]:
             for ending in (".rejected.gz", ".duplicates.gz"):
                 with place(ending).open("rb") as file:
                     shutil.copyfileobj(file, rejected)
-    files = {name: fingerprint_file(folder / name) for name in (REJECTED, "train.hashes", "held_out.hashes")}
+    files = {name: fingerprint_file(folder / name) for name in (REJECTED, *(f"{split}.hashes" for split in SPLITS))}
     writing = plan.writing
     tokenizer = {
         "sha256": writing.sha256,

@@ -104,7 +104,7 @@ def read_plan(folder: Path, tables: Any) -> Plan:
         units=tuple(Unit(one["source"], tuple((path, name) for path, name in one["files"]), one["size"]) for one in said["units"]),
         inputs=tuple(said["inputs"]),
         questions=tuple(Question(**one) for one in said["questions"]),
-        writing=Writing(**{**said["writing"], "lead": tuple(said["writing"]["lead"])}),
+        writing=Writing(**(said["writing"] | {"lead": tuple(said["writing"]["lead"])})),
         versions=said["versions"],
         notes=tuple(said["notes"]),
     )

@@ -155,6 +155,17 @@ def _result(future: Future) -> Any:
         raise DataError(what, "give the same command again with fewer `--workers`: what is done is kept") from error
 
 
+def here(hands: Hands) -> Submit:
+    """Work that is done at once, in this process."""
+
+    def submit(kind: str, *arguments: Any) -> Future:
+        future: Future = Future()
+        future.set_result(getattr(hands, kind)(*arguments))
+        return future
+
+    return submit
+
+
 _hands: Hands | None = None
 
 
@@ -162,14 +173,7 @@ _hands: Hands | None = None
 def _processes(plan: Plan, workers: int) -> Iterator[Submit]:
     """How to hand out work: to this process alone, or to several."""
     if workers <= 1:
-        hands = Hands(plan)
-
-        def here(kind: str, *arguments: Any) -> Future:
-            future: Future = Future()
-            future.set_result(getattr(hands, kind)(*arguments))
-            return future
-
-        yield here
+        yield here(Hands(plan))
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_open, initargs=(str(plan.folder),)) as pool:

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from etude.data.rules.contract import Judge, Rule
 
-_EMAIL = re.compile(r"(?<![\w.+-])[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}\b", re.I)
+_LOCAL = r"[\w!#$%&'*+/=?^`{|}~-]+"
+_EMAIL = re.compile(rf"(?<![\w.+-]){_LOCAL}(?:\.{_LOCAL})*@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{{2,}}\b", re.I)
 _IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)")
 _IPV6 = re.compile(r"(?<![:.\w])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![:.\w])", re.I)
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Z0-9])")
@@ -47,7 +48,8 @@ class Mask(Rule):
 
     IBANs and card numbers are replaced only where their check digits are right, IP addresses where they are public. Private e-mail
     addresses cannot be told from others: all are replaced. Put this rule early, so that rejected documents are masked as well.
-    Source: e-mail and public IP as FineWeb does (https://arxiv.org/abs/2406.17557, section 3.7); ISO 13616 and ISO/IEC 7812-1 for check digits.
+    Source: e-mail and public IP as FineWeb does (https://arxiv.org/abs/2406.17557, section 3.7); check digits by ISO 13616 and
+    ISO/IEC 7812-1.
     """
 
     kind: ClassVar[str] = "mask"
