@@ -7,12 +7,14 @@ Every side works in this one process, one after the other. Times are processor s
 
 import argparse
 import csv
+import io
 import json
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -123,9 +125,7 @@ def by_datatrove(texts: list[str], folder: Path, tokenizer: Path) -> None:
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.tokens import DocumentTokenizer
     from datatrove.pipeline.writers import JsonlWriter
-    from datatrove.utils.logging import logger
 
-    logger.remove()
     source, config = rows(texts, folder / "in"), MinhashConfig()
     at = lambda name: str(folder / name)
     quality = [
@@ -143,8 +143,9 @@ def by_datatrove(texts: list[str], folder: Path, tokenizer: Path) -> None:
             DocumentTokenizer(at("tokens"), tokenizer_name_or_path=str(tokenizer / "tokenizer.json"), eos_token="<|endoftext|>"),
         ]),
     ]  # fmt: skip
-    for number, (tasks, pipeline) in enumerate(stages):
-        LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=at(f"logs{number}")).run()
+    with redirect_stderr(io.StringIO()):  # hundreds of lines about every step
+        for number, (tasks, pipeline) in enumerate(stages):
+            LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=at(f"logs{number}")).run()
 
 
 def tokenised(texts: list[str], folder: Path, tokenizer: Path) -> tuple[float, float]:

@@ -30,7 +30,7 @@ def test_6_one_beginning_and_one_end_though_the_tokenizer_adds_both(tmp_path):
     both = chat_tokenizer(None, eos="</s>")
     marks = [("<s>", both.bos_token_id), ("</s>", both.eos_token_id)]
     both.backend_tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=marks)
-    for name, tokenizer, begins in (("both", both, 1), ("begins", chat_tokenizer(None, "</s>", adds_beginning=True), 1), ("plain", None, 0)):
+    for name, tokenizer, begins in (("both", both, 1), ("one", chat_tokenizer(None, "</s>", adds_beginning=True), 1), ("plain", None, 0)):
         shards, _ = prepared(tmp_path / name, rows, tokenizer)
         for tokens in shards:
             assert (tokens == both.bos_token_id).sum() == begins and (tokens[:begins] == both.bos_token_id).all()
