@@ -77,9 +77,9 @@ class Plan:
         content = [{key: one.get(key) for key in ("source", "sha256", "changed")} for one in self.inputs]
         questions = [asdict(question) | {"benchmark": ""} for question in self.questions]
         writing = {key: value for key, value in asdict(self.writing).items() if key not in ("backend", "reference")}
-        return fingerprint(
-            {"arithmetic": ARITHMETIC, "recipe": said, "inputs": content, "questions": questions, "writing": writing, "by": self.versions}
-        )
+        cut = {"unit": UNIT, "part": PART}  # parts of another size, left by an interruption, must not be taken for ours
+        read = {"inputs": content, "questions": questions}
+        return fingerprint({"arithmetic": ARITHMETIC, "cut": cut, "recipe": said, **read, "writing": writing, "by": self.versions})
 
     def save(self) -> None:
         """Write it where `read_plan` finds it."""
