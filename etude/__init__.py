@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from etude.compose.checking import data_check
     from etude.compose.checkup import doctor
     from etude.compose.comparison import compare
+    from etude.compose.corpora import prepare_corpus, show_corpus
     from etude.compose.extending import extend_tokenizer
     from etude.compose.library import clean, name, show, verify
     from etude.compose.library import list_ as list
@@ -42,6 +43,8 @@ _WHERE = {
     "load": "etude.compose.models:load",
     "Model": "etude.compose.models:Model",
     "compare": "etude.compose.comparison:compare",
+    "prepare_corpus": "etude.compose.corpora:prepare_corpus",
+    "show_corpus": "etude.compose.corpora:show_corpus",
     "frontier": "etude.advice.arms:frontier",
     "train_tokenizer": "etude.compose.tokenizers:train_tokenizer",
     "extend_tokenizer": "etude.compose.extending:extend_tokenizer",
@@ -51,8 +54,9 @@ _WHERE = {
 }
 
 __all__ = [
-    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_check", "data_show", "doctor", "extend_tokenizer", "forecast",
-    "frontier", "init", "list", "load", "name", "read_recipe", "run", "schema", "show", "show_tokenizer", "train_tokenizer", "verify",
+    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_check", "data_show", "doctor", "extend_tokenizer",
+    "forecast", "frontier", "init", "list", "load", "name", "prepare_corpus", "read_recipe", "run", "schema", "show", "show_corpus",
+    "show_tokenizer", "train_tokenizer", "verify",
 ]  # fmt: skip
 
 

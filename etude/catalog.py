@@ -70,6 +70,17 @@ TOKENIZERS = {
     "alphabet": "etude.model.vocabulary.alphabet:Alphabet",
 }
 
+RULES = {
+    "normalise": "etude.data.rules.normalise:Normalise",
+    "length": "etude.data.rules.length:Length",
+    "mask": "etude.data.rules.mask:Mask",
+    "language": "etude.data.rules.language:Language",
+    "gopher-quality": "etude.data.rules.gopher_quality:GopherQuality",
+    "gopher-repetition": "etude.data.rules.gopher_repetition:GopherRepetition",
+    "c4": "etude.data.rules.c4:C4",
+    "fineweb": "etude.data.rules.fineweb:FineWeb",
+}
+
 METRICS = {
     "exact-match": "etude.evaluation.metrics.exact_match:ExactMatch",
     "accuracy": "etude.evaluation.metrics.accuracy:Accuracy",
@@ -141,6 +152,7 @@ TABLES = {
     "reward": REWARDS,
     "format": FORMATS,
     "tokenizer": TOKENIZERS,
+    "rule": RULES,
     "metric": METRICS,
     "schedule": SCHEDULES,
     "optimizer": OPTIMIZERS,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 import etude
 from etude import catalog
 from etude.engine.loop import fit
-from etude.recipe import schema
+from etude.recipe import corpus, schema
 from etude.recipe.strict import Leaf, Strict
 
 PACKAGE, TESTS = Path(etude.__file__).parent, Path(__file__).parent
@@ -78,7 +78,7 @@ def test_eight_rows_are_learnt(tmp_path, adaptation, objective):
     assert made.losses[-1] < WEAK.get(adaptation, STRONG) * made.losses[0]
 
 
-CLASSES = [found for found in vars(schema).values() if isinstance(found, type) and issubclass(found, Strict)]
+CLASSES = [found for found in {**vars(schema), **vars(corpus)}.values() if isinstance(found, type) and issubclass(found, Strict)]
 MODELS = [found for found in CLASSES if found not in (Strict, Leaf)]
 KEYS = [(model, name) for model in [*MODELS, *LEAVES.values()] for name in model.model_fields]
 
@@ -104,6 +104,7 @@ def read_in_the_code() -> set[tuple[str, str]]:
 
 CALLED = {name: name.lower() for name in ("Recipe", "Stage", "Data", "Source", "Train", "Keep", "Newborn")}
 CALLED |= {"Evaluate": "settings", "EarlyStopping": "settings", "Replay": "settings"}
+CALLED |= {"Corpus": "recipe", "Deduplicate": "deduplicate", "Near": "near", "Benchmark": "benchmark", "Overlap": "rule"}
 """What the code calls a part of the recipe wherever it reads one; a leaf reads itself."""
 READ_AS = {("Newborn", "size"): "parameters", ("Newborn", "compute"): "parameters"}
 """What is read in another's name: `Newborn.parameters` is what either says."""

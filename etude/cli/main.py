@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli import advising, data, library, machine, running, tokenizer
+from etude.cli import advising, corpus, data, library, machine, running, tokenizer
 from etude.errors import EtudeError
 
 
@@ -59,7 +59,7 @@ def _options(
     _debug = debug
 
 
-for room in (running, library, data, tokenizer, advising, machine):
+for room in (running, library, data, corpus, tokenizer, advising, machine):
     room.register(app)
 
 

@@ -1,9 +1,11 @@
-"""Which files does a source's path stand for? A file, a folder, a glob, or a file inside an installed Python package."""
+"""Which files does a source's path stand for? A file, a folder, a glob, a URL, or a file inside an installed Python package."""
 
 import glob
+import re
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from etude.core.packaged import packaged_file
 from etude.errors import DataError
@@ -24,6 +26,32 @@ class File:
 
     path: Path
     name: str
+    url: str | None = None
+    """Where it lies elsewhere: opened through fsspec."""
+
+    @property
+    def place(self) -> str:
+        """What `at_place` finds it by again."""
+        return self.url or str(self.path)
+
+    @property
+    def size(self) -> int:
+        """Bytes. DataError where it cannot be reached."""
+        return self.path.stat().st_size if self.url is None else int(_info(self.url).get("size") or 0)
+
+    def open(self) -> IO[bytes]:
+        """Its bytes as they lie there."""
+        if self.url is None:
+            return self.path.open("rb")
+        import fsspec  # noqa: PLC0415 (needed for URLs alone)
+
+        return fsspec.open(self.url, "rb").open()  # type: ignore[union-attr]
+
+    def changed(self) -> str:
+        """What the place tells of its content without sending it: size, time, tag."""
+        known = _info(self.place)
+        kept = ("size", "ETag", "etag", "LastModified", "last_modified", "mtime", "created", "md5Hash", "sha256")
+        return " ".join(f"{key}={known[key]}" for key in kept if known.get(key) is not None)
 
     @property
     def compression(self) -> str | None:
@@ -36,8 +64,18 @@ class File:
         return path.suffix.lower()
 
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def at_place(place: str, name: str) -> File:
+    """The file that `File.place` called so."""
+    return File(Path(place.partition("://")[2].partition("?")[0]), name, place) if _URL.match(place) else File(Path(place), name)
+
+
 def locate(path: str) -> tuple[list[File], list[str]]:
     """Files in a fixed order, and a line for each thing that was passed over. DataError where nothing is found."""
+    if _URL.match(path):
+        return _elsewhere(path)
     if path.startswith("package:"):
         return [_known(File(packaged_file(path, DataError), path))], []
     if path.startswith("python:"):
@@ -66,6 +104,50 @@ def _library(path: str) -> tuple[list[File], list[str]]:
         raise DataError(f"{path}: no source is installed in {folder}", "take a Python that comes with its sources, or text of your own")
     said = f"the standard library of Python {sysconfig.get_python_version()}: {len(files)} modules"
     return files, [f"{said}, without tests, tables of encodings and pydoc's texts"]
+
+
+def _info(url: str) -> dict[str, Any]:
+    system, inside = _system(url)
+    try:
+        return system.info(inside)
+    except Exception as error:  # each file system raises its own
+        raise _unreachable(url, error) from error
+
+
+def _system(url: str) -> tuple[Any, str]:
+    """The file system that a URL names, and the path inside it."""
+    import fsspec  # noqa: PLC0415 (needed for URLs alone)
+
+    try:
+        return fsspec.url_to_fs(url)
+    except (ImportError, ValueError) as error:  # it says which package reads such URLs
+        raise DataError(f"{url}: {error}", "install the package that reads such URLs, such as s3fs, gcsfs or adlfs") from error
+
+
+def _unreachable(url: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(f"{url}: cannot be reached: {type(error).__name__}: {reason}", "check the address, the network and your credentials")
+
+
+def _elsewhere(url: str) -> tuple[list[File], list[str]]:
+    """Files behind a URL: one, those that a pattern names, or those below a folder."""
+    system, inside = _system(url)
+    try:
+        if glob.has_magic(inside):
+            found = system.glob(inside)
+        elif system.isfile(inside):
+            found = [inside]
+        else:
+            found = system.find(inside)
+        urls = sorted(system.unstrip_protocol(one) for one in found)
+    except Exception as error:  # each file system raises its own
+        raise _unreachable(url, error) from error
+    files = [at_place(one, one) for one in urls]
+    readable = [file for file in files if file.suffix in TABLES + TEXTS]
+    if not readable:
+        raise DataError(f"{url}: nothing there that can be read", f"it should name files ending in {', '.join(TABLES + TEXTS)}")
+    left = len(files) - len(readable)
+    return readable, [f"{url}: passed over {left} files of other kinds"] if left else []
 
 
 def _known(file: File) -> File:

@@ -30,7 +30,7 @@ class Row:
 
 def read(file: File) -> Iterator[Row]:
     """The rows of one file in their order. DataError where the file as a whole is damaged."""
-    if file.path.stat().st_size == 0:
+    if file.size == 0:
         raise DataError(f"{file.name}: the file is empty", "give a file with at least one row")
     if file.suffix in TEXTS + CODE:
         return iter([Row(file.name, 1, {"text": _decoded(_whole(file), file)})])
@@ -59,12 +59,14 @@ def hub(path: str, split: str) -> Iterator[Row]:
 
 def _open(file: File) -> IO[bytes]:
     if file.compression is None:
-        return file.path.open("rb")
+        return file.open()
     if file.compression == "xz":
-        return lzma.open(file.path)
+        return lzma.open(file.open())
     import pyarrow as pa  # noqa: PLC0415
 
-    return io.BufferedReader(pa.input_stream(str(file.path), compression=file.compression))  # type: ignore[arg-type]
+    if file.url is None:
+        return io.BufferedReader(pa.input_stream(str(file.path), compression=file.compression))  # type: ignore[arg-type]
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file.open(), "r"), file.compression))  # type: ignore[arg-type]
 
 
 def _damaged(file: File, error: Exception) -> DataError:
@@ -197,7 +199,7 @@ def _parquet(file: File) -> Iterator[Row]:
 
     number = 0
     try:
-        table = pq.ParquetFile(pa.BufferReader(_whole(file)) if file.compression else str(file.path))
+        table = pq.ParquetFile(pa.BufferReader(_whole(file)) if file.compression else file.open())
         for batch in table.iter_batches(batch_size=1024):
             for values in batch.to_pylist():
                 number += 1

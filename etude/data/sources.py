@@ -3,14 +3,14 @@
 import hashlib
 import heapq
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
 from etude import catalog
 from etude.data.counts import SourceCounts
 from etude.data.detect import FIRST, detect
-from etude.data.locate import locate
+from etude.data.locate import File, locate
 from etude.data.read import UNREADABLE, Row, hub, read
 from etude.data.records import Record, RowError
 from etude.data.render import condition, renderer
@@ -20,9 +20,12 @@ from etude.recipe.schema import Source
 Reader = Callable[[dict[str, Any]], Record]
 
 
-def wanted(source: Source, seed: int, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]:
-    """The rows that are wanted, in their order, each with the function that reads it; rows in trouble come along as they are."""
-    rows = _where(_every(source, counts), source, counts)
+def wanted(source: Source, seed: int, counts: SourceCounts, only: Sequence[File] | None = None) -> Iterator[tuple[Row, Reader]]:
+    """The rows that are wanted, in their order, each with the function that reads it; rows in trouble come along as they are.
+
+    With `only`, of these files of the source alone; then none of them may be wanted.
+    """
+    rows = _where(_every(source, counts, only), source, counts, must_hold=only is None)
     return rows if source.limit is None else _limited(rows, source.limit, seed, counts)
 
 
@@ -40,8 +43,8 @@ def parts(source: Source) -> tuple[list[Iterator[Row]], list[str]]:
     return [read(file) for file in files], notes
 
 
-def _every(source: Source, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]:
-    found, notes = parts(source)
+def _every(source: Source, counts: SourceCounts, only: Sequence[File] | None) -> Iterator[tuple[Row, Reader]]:
+    found, notes = parts(source) if only is None else ([read(file) for file in only], [])
     for note in notes:
         counts.note(note)
     for part in found:
@@ -107,7 +110,9 @@ def _clean(row: Row) -> Row:
     return row
 
 
-def _where(rows: Iterator[tuple[Row, Reader]], source: Source, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]:
+def _where(
+    rows: Iterator[tuple[Row, Reader]], source: Source, counts: SourceCounts, must_hold: bool
+) -> Iterator[tuple[Row, Reader]]:
     if source.where is None:
         yield from rows
         return
@@ -126,7 +131,7 @@ def _where(rows: Iterator[tuple[Row, Reader]], source: Source, counts: SourceCou
             row = Row(row.source, row.number, error)
         any_left = True
         yield row, reader
-    if not any_left and last is not None:
+    if must_hold and not any_left and last is not None:
         shown = ", ".join(f"{name}={value!r:.40}" for name, value in last.items())
         raise DataError(f"{source.path}: `where: {source.where}` is true for none of {counts.read} rows", f"the last row was {shown}")
 

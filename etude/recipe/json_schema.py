@@ -5,7 +5,7 @@ from inspect import cleandoc
 from typing import Any
 
 from etude.recipe.schema import Recipe
-from etude.recipe.strict import Leaf, Tables, leaf_class
+from etude.recipe.strict import Leaf, Strict, Tables, leaf_class
 
 Json = dict[str, Any]
 
@@ -16,13 +16,13 @@ _EXTENDS = {
 }
 
 
-def json_schema(tables: Tables) -> Json:
+def json_schema(tables: Tables, model: type[Strict] = Recipe) -> Json:
     """What an editor should check a recipe against.
 
     Looser than loading in two ways, because an editor sees one file before anything is resolved: any value may be a
     `${…}`, and where a file extends another one nothing in it has to be complete.
     """
-    schema = described(tables)
+    schema = described(tables, model)
     required = _lift_required(schema, schema["$defs"])
     for definition in [schema, *schema["$defs"].values()]:
         for holder in _objects(definition):
@@ -32,15 +32,15 @@ def json_schema(tables: Tables) -> Json:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
-        "title": "etude recipe",
+        "title": "etude recipe" if model is Recipe else f"etude {model.__name__.lower()} recipe",
         "if": {"not": {"required": ["extends"]}},
         "then": required,
     }
 
 
-def described(tables: Tables) -> Json:
+def described(tables: Tables, model: type[Strict] = Recipe) -> Json:
     """The recipe as it is once resolved; `$defs` holds each model, each table and each leaf (`table.name`)."""
-    schema = Recipe.model_json_schema()
+    schema = model.model_json_schema()
     definitions = schema["$defs"]
     used: dict[str, str | None] = {}
     for place in _walk(schema):

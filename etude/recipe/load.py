@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,16 +20,16 @@ from etude.recipe.problems import explain, plainly
 from etude.recipe.references import resolved
 from etude.recipe.schema import Recipe
 from etude.recipe.shape import Shape, spelled_out, transform
-from etude.recipe.strict import Tables
+from etude.recipe.strict import Strict, Tables
 
-ROOT = Shape(model=Recipe)
+Model = TypeVar("Model", bound=Strict)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Generic[Model]):
     """A recipe, and what a record keeps of it."""
 
-    recipe: Recipe
+    recipe: Model
     """What is to be done."""
     mapping: dict[str, Any]
     """The same as plain JSON values: files merged, references and paths resolved, every default written out. It loads again."""
@@ -49,10 +49,16 @@ class Loaded:
         return RecipeError(problems.lines())
 
 
-def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, tables: Tables) -> Loaded:
-    """Reads a recipe.
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, tables: Tables) -> Loaded[Recipe]:
+    """Reads a recipe; the arguments are those of `load_as`."""
+    return load_as(Recipe, path, overrides, tables=tables)
+
+
+def load_as(model: type[Model], path: str | os.PathLike[str], overrides: Sequence[str] = (), *, tables: Tables) -> Loaded[Model]:
+    """Reads a recipe of any kind.
 
     Args:
+        model: what it can say.
         path: a file, or the bare name of a recipe that comes with the package (no suffix, no slash).
         overrides: `path.to.key=value`, later ones last; relative paths in them begin at the current folder.
         tables: `etude.catalog.TABLES`.
@@ -60,28 +66,28 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, tables:
     Raises:
         RecipeError: with every problem found, each with its file, line and column (or `override`).
     """
-    problems = Problems()
+    problems, shape = Problems(), Shape(model=model)
     name = os.fspath(path)
     file = _file(name, Place(name, 1, 1, ""), "", problems)
-    root = _with_parents(file, [], tables, problems) if file is not None else None
+    root = _with_parents(file, [], shape, tables, problems) if file is not None else None
     if file is None or root is None:
         raise RecipeError(problems.lines())
     for override in overrides:
-        root = overridden(root, override, os.getcwd(), ROOT, tables, problems)
-    root = transform(resolved(root, problems), ROOT, tables, spelled_out)
-    root = transform(root, ROOT, tables, absolute(problems))
-    recipe = _validated(root, tables, problems)
+        root = overridden(root, override, os.getcwd(), shape, tables, problems)
+    root = transform(resolved(root, problems), shape, tables, spelled_out)
+    root = transform(root, shape, tables, absolute(problems))
+    recipe = _validated(model, root, tables, problems)
     if recipe is None or problems.found:
         raise RecipeError(problems.lines())
     return Loaded(recipe, recipe.model_dump(mode="json"), Path(file), root)
 
 
-def _validated(root: Node, tables: Tables, problems: Problems) -> Recipe | None:
+def _validated(model: type[Model], root: Node, tables: Tables, problems: Problems) -> Model | None:
     try:
         # As JSON, strictly: a text is no number and a number no truth value, while a list may become a tuple.
-        return Recipe.model_validate_json(json.dumps(root.plain()), strict=True, context={"tables": tables})
+        return model.model_validate_json(json.dumps(root.plain()), strict=True, context={"tables": tables})
     except ValidationError as error:
-        explain(error, root, ROOT, tables, problems)
+        explain(error, root, Shape(model=model), tables, problems)
     return None
 
 
@@ -92,17 +98,17 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(found)}
 
 
-def _with_parents(shown: str, chain: list[str], tables: Tables, problems: Problems) -> Node | None:
+def _with_parents(shown: str, chain: list[str], shape: Shape, tables: Tables, problems: Problems) -> Node | None:
     """The file at `shown`, laid on those that it extends; None where nothing can be made of it. `chain` led here."""
     folder = os.path.dirname(os.path.abspath(shown))
     if (text := _text(shown, problems)) is None or (root := read(text, shown, folder, problems)) is None:
         return None
     if not isinstance(root.value, dict):
-        problems.add(root.place, (), f"a recipe is a mapping with `base` and `stages`; this is {plainly(root.value)}")
+        problems.add(root.place, (), f"a recipe is a mapping with {_essentials(shape)}; this is {plainly(root.value)}")
         return None
     entries = dict(root.value)
     extends = entries.pop("extends", None)
-    root = transform(replace(root, value=entries), ROOT, tables, spelled_out)
+    root = transform(replace(root, value=entries), shape, tables, spelled_out)
     under: Node | None = None
     for name, place in _named(extends, problems):
         file = _file(name, place, os.path.dirname(shown), problems)
@@ -113,11 +119,17 @@ def _with_parents(shown: str, chain: list[str], tables: Tables, problems: Proble
         if os.path.realpath(file) in steps:
             circle = [*steps[steps.index(os.path.realpath(file)) :], os.path.realpath(file)]
             problems.add(place, ("extends",), f"goes in a circle: {' → '.join(map(os.path.basename, circle))}")
-        elif (parent := _with_parents(file, steps, tables, problems)) is not None:
-            under = parent if under is None else merged(under, parent, ROOT, tables)
+        elif (parent := _with_parents(file, steps, shape, tables, problems)) is not None:
+            under = parent if under is None else merged(under, parent, shape, tables)
         else:
             problems.partial = True
-    return root if under is None else merged(under, root, ROOT, tables)
+    return root if under is None else merged(under, root, shape, tables)
+
+
+def _essentials(shape: Shape) -> str:
+    """The keys that every recipe of this kind has."""
+    fields = shape.model.model_fields if shape.model else {}
+    return " and ".join(f"`{name}`" for name, field in fields.items() if field.is_required())
 
 
 def _named(extends: Node | None, problems: Problems) -> list[tuple[str, Place]]:

@@ -21,6 +21,8 @@ def absolute(problems: Problems) -> Callable[[Node, Shape], Node]:
             return node
         if url := _URL.match(text):
             name = text.removeprefix("hf://datasets/")
+            if name == text and shape.located.rule == "always":
+                return node
             hint = f"did you mean `hub:{name}`?" if name != text else "bring it here first, or use `hub:` or `package:`"
             problems.add(node.place, (), f"{text!r}: nothing is read from {url[1]}://; {hint}")
             return replace(node, broken=True)

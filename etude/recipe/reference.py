@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from etude.recipe.corpus import Corpus
 from etude.recipe.json_schema import Json, described
 from etude.recipe.strict import Tables
 
@@ -35,6 +36,24 @@ def reference(tables: Tables) -> str:
     for table in pages.tables:
         pages.table(table)
     return _HEAD + "".join(pages.parts)
+
+
+_CORPUS_HEAD = """\
+# What a corpus recipe can say
+
+Generated from the schema; edits belong into the docstrings there. `etude corpus schema` prints the same as JSON Schema for editors.
+Files are read as [other recipes](recipe.md) are: unknown keys are errors, `extends` starts from another file, `key=value` overrides.
+"""
+
+
+def corpus_reference(tables: Tables) -> str:
+    """The page of a corpus recipe's keys."""
+    schema = described(tables, Corpus)
+    pages = _Pages(schema["$defs"], tables)
+    pages.model("Corpus", "", schema)
+    for table in pages.tables:
+        pages.table(table)
+    return _CORPUS_HEAD + "".join(pages.parts)
 
 
 class _Pages:

@@ -38,7 +38,7 @@ class Source(Strict):
 
     short: ClassVar[str] = "path"
     path: FileText
-    """A file, a folder, a glob, `package:module/file` (inside an installed Python package), `python:library` or `hub:owner/name`."""
+    """A file, a folder, a glob, a URL such as `s3://…`, `package:module/file` (in a Python package), `python:library` or `hub:owner/name`."""
     format: Literal["auto", "messages", "sharegpt", "preference", "kto", "alpaca", "prompt-completion", "labelled", "text"] = "auto"
     """How to read a row; `auto` decides by the columns and says what it decided."""
     columns: dict[str, str] = {}

@@ -5,8 +5,8 @@ from conftest import MINIMAL
 from recipe_leaves import TABLES
 
 from etude.recipe.foreign import FOREIGN, VALUES
-from etude.recipe.load import ROOT
-from etude.recipe.shape import keys_everywhere
+from etude.recipe.schema import Recipe
+from etude.recipe.shape import Shape, keys_everywhere
 
 
 def test_everything_at_once_in_the_order_of_the_file(mistakes) -> None:
@@ -134,7 +134,7 @@ def test_bytes_that_are_no_text(write, tmp_path, mistakes) -> None:
 def test_foreign_words_lead_to_keys_that_exist() -> None:
     from etude.catalog import TABLES as real
 
-    known = {path for path, _ in keys_everywhere(ROOT, real)}
+    known = {path for path, _ in keys_everywhere(Shape(model=Recipe), real)}
     top = {path[0] for path in known if len(path) == 1}
     assert len(FOREIGN) >= 60
     for word, foreign in FOREIGN.items():
