@@ -20,6 +20,7 @@ from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
 from etude.compose.reward_models import scorers
+from etude.compose.streaming import check_streamed, open_streamed, what_a_pass_costs, what_passes_cost
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
@@ -38,6 +39,7 @@ from etude.model.device import describe, peak_memory
 from etude.model.policy import Policy
 from etude.model.probe import choose_layout
 from etude.model.quiet import quiet
+from etude.model.streamed import stream_of
 
 
 class Work:
@@ -53,7 +55,11 @@ class Work:
         for line in self.seen:
             voice.say(line)
         held = torch.float32 if stage.adapt.holds_masters else begun.dtype
-        self.opened = open_model(begun.known, setting.store, dtype=held, device=setting.device, voice=voice, merge=True)
+        if stage.train.placement.stream is None:
+            self.opened = open_model(begun.known, setting.store, dtype=held, device=setting.device, voice=voice, merge=True)
+        else:
+            self.opened = open_streamed(begun.known, stage, setting, begun.dtype)
+        self.stream = stream_of(self.opened.model)
         layout = choose_layout(self.opened.model)
         if layout.note:
             voice.say(layout.note)
@@ -77,6 +83,7 @@ class Work:
         if self.outputs is not None and not begun.objective.writes:
             self.attached.notes += [note] if (note := pad_apart(self.opened.tokenizer, self.opened.stop_ids)) else []
             set_padding(self.opened.model.config, self.opened.tokenizer)
+        check_streamed(self.opened.model, self.attached)
         for note in self.attached.notes:
             voice.say(note)
 
@@ -87,13 +94,15 @@ class Work:
         self.voice.say(f"{self.attached.trainable_count:,} parameters may change ({share:.2%})")
         if train.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if self.stream is not None:
+            self.voice.say(what_a_pass_costs(self.stream, self.stage))
         if train.compile:
             self.voice.say(compile_blocks(model))
         sources = [examples for _, examples in self.prepared.train]
         weights = [source.weight or float(len(examples)) for source, examples in self.prepared.train]
         examples, steps = length(self.stage, self.prepared)
         with self._hooks(steps) as hooks:
-            return fit(
+            outcome = fit(
                 Course(
                     policy=self.policy,
                     attached=self.attached,
@@ -112,6 +121,9 @@ class Work:
                     say=self.voice.say,
                 )
             )
+        if self.stream is not None:
+            self.voice.say(what_passes_cost(self.stream))
+        return outcome
 
     def _reference(self) -> Reference | None:
         """The parent's scores: stored, or by switching adapters off."""
@@ -221,6 +233,7 @@ class Work:
         smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
+        environment |= {"weights": what_passes_cost(self.stream)} if self.stream is not None else {}
         return Story(
             parent=self.opened.parent.reference,
             tuned=self.begun.artefact,

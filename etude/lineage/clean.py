@@ -76,8 +76,8 @@ def progress(store: Store, folder: Path) -> str:
 
 
 def _bases(store: Store) -> list[Freeable]:
-    """Converted GGUF files from which nothing here was made: they are converted again when they are needed."""
-    reason = "a GGUF file converted to a folder; no artefact or unfinished run comes from it, and it is converted again when it is needed"
+    """Converted GGUF files and streamed weights from which nothing here was made: they are converted again when they are needed."""
+    reason = "a model's weights, converted; no artefact or unfinished run comes from them, and they are converted again when needed"
     folders = sorted(folder for folder in store.bases.glob("[!.]*") if folder.is_dir())
     return [Freeable(folder, None, reason, folder_size(folder)) for folder in folders if not _stood_upon(store, folder)]
 

@@ -91,6 +91,14 @@ class Data(Strict):
     """Which part of a conversation is learnt: every assistant turn, only the last one, or every token."""
 
 
+class Placement(Strict):
+    """Where a model lies while it learns; none of it changes what is learnt."""
+
+    stream: Literal["disk", "host"] | None = None
+    """Where a frozen base lies that is larger than the device's memory: one block at a time comes from there, forward and backward. On a
+    processor take `disk`."""
+
+
 class Train(Strict):
     """How a stage learns."""
 
@@ -124,6 +132,8 @@ class Train(Strict):
     """torch.compile for each block: worth its start-up on a GPU, rarely on a CPU."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
+    placement: Placement = Field(default={}, validate_default=True)  # type: ignore[assignment]
+    """Where the model lies."""
     seed: int = 0
     """Of the order, the split and the initial adapter."""
     checkpoint_every: PositiveInt = 100
@@ -213,4 +223,4 @@ class Recipe(Strict):
         return self
 
 
-__all__ = ["Data", "Evaluate", "Keep", "Leaf", "Recipe", "Render", "Source", "Stage", "Strict", "Train"]
+__all__ = ["Data", "Evaluate", "Keep", "Leaf", "Placement", "Recipe", "Render", "Source", "Stage", "Strict", "Train"]
