@@ -17,6 +17,7 @@ from etude.lineage.store import open_store
 
 def run(here, base, stages, voice=None, evaluate="short"):
     """In a project of its own, so that nothing is found finished."""
+    (here / ".etude").mkdir(exist_ok=True)
     return etude.run(str(recipe(here / "streamed.yaml", base, stages, evaluate)), project=here, voice=voice)
 
 
@@ -37,7 +38,7 @@ def test_the_artefact_is_the_same_to_the_bit(where, adapt, project, base, voice,
         found.append(run(tmp_path_factory.mktemp("project"), base, {"only": one}, voice).stages["only"])
     resident, streamed = found
     assert same(weights(streamed), weights(resident))
-    assert streamed.record.identity == resident.record.identity, "where a model lies is not what it learns"
+    assert not streamed.reused and streamed.record.identity == resident.record.identity, "where a model lies is not what it learns"
     for axis, other in zip(streamed.judgement.axes, resident.judgement.axes, strict=True):
         assert (axis.tuned, axis.parent) == (other.tuned, other.parent)
     said = " ".join(voice.lines)
@@ -74,12 +75,13 @@ def test_two_processes_share_a_shelf(project, base, tmp_path_factory):
     qlora = {"kind": "qlora", "rank": 4}
     one = stage(project / "answers.jsonl", adapt=qlora, steps=2, tokens_per_row=64, dtype="bfloat16", placement={"stream": "disk"})
     file = recipe(project / "streamed.yaml", base, {"only": one}, None)
-    (code, out, err), (other, *_) = start_two(file, project)
+    (project / ".etude").mkdir()
+    (code, _, err), (other, *_) = start_two(file, project)
     assert (code, other) == (0, 0), err
     assert len(list((project / ".etude/bases").iterdir())) == 2
     one["train"]["placement"] = {}
     there = tmp_path_factory.mktemp("resident")
-    (there / "project").mkdir()
+    (there / ".etude").mkdir()
     file = recipe(there / "streamed.yaml", base, {"only": one}, None)
     (code, _, err), (other, *_) = start_two(file, there)
     assert (code, other) == (0, 0), err
@@ -106,6 +108,7 @@ etude.run(sys.argv[1], voice=Stops())
 """
     one = stage(project / "answers.jsonl", placement={"stream": "disk"}, dtype="bfloat16")
     file = recipe(project / "streamed.yaml", base, {"only": one}, None)
+    (project / ".etude").mkdir()
     done = subprocess.run([sys.executable, "-c", code, str(file)], cwd=project, capture_output=True, text=True, check=False)
     assert not list(project.glob(".etude/artefacts/*/*/record.json")), "it was stopped"
     assert list(project.glob(".etude/runs/*/checkpoints/step-*")), done.stderr
