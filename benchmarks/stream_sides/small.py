@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from stream_sides.steps import examples_of, stepper, watched
 
 from etude.adaptation.lora import Lora
 from etude.model import attention
@@ -16,6 +15,7 @@ from etude.model.pages import anonymous_memory
 from etude.model.shards import DiskShelf
 from etude.model.shelving import shelve
 from etude.model.streamed import stream_of
+from stream_sides.steps import examples_of, stepper, watched
 
 
 def main(side: str, model: str, work: Path, tokens: int) -> None:

@@ -171,7 +171,7 @@ def _check_placement(stage: Stage, device: torch.device) -> None:
     if stage.train.placement.stream is None:
         return
     if stage.adapt.born_of_weights and (device.type != "cpu" or stage.train.placement.stream == "host"):
-        what = f"`adapt: {stage.adapt.kind}` begins as something that all weights decide, which under train.placement.stream are never there"
+        what = f"`adapt: {stage.adapt.kind}` begins as something that all weights decide, and streamed they are never all there"
         raise TrainingError(what, "take `lora` or `qlora`, or leave train.placement.stream out")
     if stage.adapt.holds_masters:
         what = f"train.placement.stream is for a base that stays as it is, and `adapt: {stage.adapt.kind}` trains its weights"

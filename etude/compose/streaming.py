@@ -1,5 +1,7 @@
 """A base larger than memory: opened so that its blocks come and go, with what that costs said before it is paid, and counted after."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,7 +14,6 @@ from etude.compose.begun import Setting
 from etude.compose.voice import Voice
 from etude.errors import ModelError
 from etude.lineage.durable import size
-from etude.lineage.store import Store
 from etude.model import attention
 from etude.model.load import load
 from etude.model.pages import read_from_disk
@@ -39,7 +40,7 @@ def open_streamed(known: Known, stage: Stage, setting: Setting, dtype: torch.dty
         voice.say(f"{known.parent.reference} is melted into its base before it is streamed, which takes all of it in memory, once")
 
     def place(model: PreTrainedModel) -> None:
-        stream = shelve(model, lambda what, needed: _shelf(where, what, needed, known, setting.store, device), dtype=dtype, device=device)
+        stream = shelve(model, lambda what, needed: _shelf(where, what, needed, known, setting), dtype=dtype, device=device)
         voice.say(_first_words(stream, where or ""))
 
     reading = {"bases": setting.store.bases, "attention": attention.NAME, "say": voice.say}
@@ -92,9 +93,18 @@ def _first_words(stream: Stream, where: str) -> str:
     return f"streamed from {where}: {blocks}, each {held}; answers cost a pass for every token, so judging by likelihood alone is quicker"
 
 
-def _shelf(where: str | None, what: str, needed: int, known: Known, store: Store, device: torch.device) -> Shelf:
+def _shelf(where: str | None, what: str, needed: int, known: Known, setting: Setting) -> Shelf:
     """Called after the parent, as a converted GGUF file is, so that `etude clean` knows by what it is needed."""
     if where == "host":
-        return HostShelf(pinned=device.type == "cuda")
-    name = f"{Path(known.parent.reference).stem}-streamed-{known.parent.fingerprint[:12]}-{what}"
-    return DiskShelf(store.bases / name, needed)
+        shelf: Shelf = HostShelf(pinned=setting.device.type == "cuda")
+    else:
+        name = f"{Path(known.parent.reference).stem}-streamed-{known.parent.fingerprint[:12]}-{what}"
+        shelf = DiskShelf(setting.store.bases / name, needed)
+    shelf.working = _bar(setting.voice, f"weights to be streamed ({what})", needed)
+    return shelf
+
+
+@contextmanager
+def _bar(voice: Voice, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    with voice.bar(label, total / 1e6, "MB") as advance:
+        yield lambda done: advance(done / 1e6, "")

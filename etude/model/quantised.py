@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from etude.errors import ModelError
-from etude.model.shards import Shelf, fill
+from etude.model.shards import Put, fill
 from etude.model.shelving import group
 from etude.model.streamed import Slot, Stream, stream_of
 
@@ -121,16 +121,17 @@ def put_in(model: nn.Module, name: str, layer: nn.Module) -> None:
 def quantise_stream(model: PreTrainedModel, stream: Stream) -> Tally:
     """The linear layers of every block, one block at a time; from then on the blocks come and go in four bits."""
 
-    def write(shelf: Shelf) -> dict[str, Any]:
+    def write(put: Put) -> dict[str, Any]:
         tally = Tally()
         stream.towards = 1
         for index, block in enumerate(stream.blocks):
             stream.enter(index)
             small = {f"{name}.weight": packed(layer, tally) for name, layer in linear_layers(block, model)}
-            shelf.put(group(index), as_tensors({name: small.get(name, p.data) for name, p in block.named_parameters()}))
+            put(group(index), as_tensors({name: small.get(name, p.data) for name, p in block.named_parameters()}))
         return asdict(tally)
 
-    saved = sum(layer.weight.nbytes - layer.weight.numel() * 17 // 32 for block in stream.blocks for _, layer in linear_layers(block, model))
+    layers = [layer for block in stream.blocks for _, layer in linear_layers(block, model)]
+    saved = sum(layer.weight.nbytes - layer.weight.numel() * 17 // 32 for layer in layers)
     shelf = stream.shelves(f"nf4-{str(model.dtype).removeprefix('torch.')}", stream.pass_bytes - saved)
     note = fill(shelf, write)
     stream.replace([put_four_bit(block, model, shelf.get(group(index)), stream.device) for index, block in enumerate(stream.blocks)])

@@ -1,4 +1,4 @@
-"""Where do weights lie that are not all in memory? In safetensors files that are mapped, not read, a shard for each block; or in host memory.
+"""Where do weights lie that are not all on the device? In safetensors files that are mapped, a shard for each block; or in host memory.
 
 Every tensor of a shard begins at a multiple of 64 bytes, as torch's own do: matrix kernels may round otherwise at odd addresses.
 """
@@ -8,7 +8,8 @@ import math
 import mmap
 import struct
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ _PADDING = "padding."
 
 class Shelf:
     """Keeps named groups of tensors, one group at a time, and gives each back as tensors that take no memory of their own."""
+
+    working: AbstractContextManager[Callable[[int], None]] = nullcontext(lambda _bytes: None)
+    """Within this it is filled; told the bytes of each group that was put."""
 
     @abstractmethod
     def found(self) -> dict[str, Any] | None:
@@ -122,18 +126,24 @@ class DiskShelf(Shelf):
             self.aside = None
 
 
-def fill(shelf: Shelf, write: Any) -> dict[str, Any]:
-    """Let `write(shelf)` put everything, once, and return its note; of several processes on one disk, the first does it.
+Put = Callable[[str, dict[str, Tensor]], None]
+"""Keeps a group of tensors under a name."""
+
+
+def fill(shelf: Shelf, write: Callable[[Put], dict[str, Any]]) -> dict[str, Any]:
+    """Let `write(put)` put everything, once, and return its note; of several processes on one disk, the first does it.
 
     Raises:
         ModelError: no room, or the first process could not write.
     """
     if not isinstance(shelf, DiskShelf):
-        return write(shelf)
+        with shelf.working as advance:
+            return write(_telling(shelf, advance))
     problem: Exception | None = None
     if ranks.rank() == 0 and shelf.found() is None:
         try:
-            shelf.finish(write(shelf))
+            with shelf.working as advance:
+                shelf.finish(write(_telling(shelf, advance)))
         except Exception as error:  # noqa: BLE001 (raised below, when the others know)
             problem = error
             shelf.give_up()
@@ -144,6 +154,14 @@ def fill(shelf: Shelf, write: Any) -> dict[str, Any]:
     if failed or note is None:
         raise ModelError(f"{shelf.folder}: the first process could not write it", "see its message; give all processes the same folders")
     return note
+
+
+def _telling(shelf: Shelf, advance: Callable[[int], None]) -> Put:
+    def put(group: str, tensors: dict[str, Tensor]) -> None:
+        shelf.put(group, tensors)
+        advance(sum(tensor.nbytes for tensor in tensors.values()))
+
+    return put
 
 
 def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:

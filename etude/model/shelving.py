@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from etude.model.blocks import stack_of
 from etude.model.pages import of_files
-from etude.model.shards import DiskShelf, Shelf, fill
+from etude.model.shards import DiskShelf, Put, Shelf, fill
 from etude.model.streamed import Slot, Stream
 
 Shelves = Callable[[str, int], Shelf]
@@ -37,10 +37,10 @@ def shelve(model: PreTrainedModel, shelves: Shelves, *, dtype: torch.dtype, devi
     everything = [*outside.values(), *(p for block in blocks for p in block.values())]
     shelf = shelves(str(dtype).removeprefix("torch."), sum(p.numel() * types[id(p)].itemsize for p in everything))
 
-    def write(shelf: Shelf) -> dict[str, Any]:
+    def write(put: Put) -> dict[str, Any]:
         for index, block in enumerate(blocks):
-            shelf.put(group(index), {name: p.data.to(types[id(p)]) for name, p in block.items()})
-        shelf.put("rest", {name: p.data.to(types[id(p)]) for name, p in outside.items()})
+            put(group(index), {name: p.data.to(types[id(p)]) for name, p in block.items()})
+        put("rest", {name: p.data.to(types[id(p)]) for name, p in outside.items()})
         return {"blocks": len(blocks), "type": str(dtype)}
 
     as_they_lie = isinstance(shelf, DiskShelf) and all(p.dtype == types[id(p)] for p in everything)

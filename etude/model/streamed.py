@@ -88,7 +88,7 @@ class Stream:
             block.register_forward_pre_hook(partial(self._before, index))
             block.register_forward_hook(partial(self._behind, index))
         model.base_model.forward = self._noting(model.base_model.forward)
-        model.stream = self
+        model.stream = self  # type: ignore[bad-argument-type] (no module, and not to be found among them)
 
     @property
     def pass_bytes(self) -> int:
@@ -226,7 +226,7 @@ class Stream:
         place = self._placed.get(tensor.untyped_storage().data_ptr()) if self._placed else None
         if place is None:
             return tensor
-        return _Note(*place, tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+        return _Note(*place, tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
     def _unpack(self, kept: Any) -> Tensor:
         if not isinstance(kept, _Note):

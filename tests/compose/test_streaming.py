@@ -1,15 +1,16 @@
 """A run whose base is streamed is the run whose base is resident: the same artefact to the bit, judged, and the cost of passes said."""
 
-import subprocess
-import sys
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from small_project import recipe, stage
-from test_processes import start_two
 
 import etude
+from etude.compose.voice import Advance, Voice
 from etude.errors import TrainingError
 from etude.lineage.clean import freeable
 from etude.lineage.store import open_store
@@ -71,47 +72,27 @@ def test_another_compute_type_is_written_once_and_cleaned_away(project, base, vo
     assert any(shelf.name in str(one.path) for one in freeable(open_store(project)))
 
 
-def test_two_processes_share_a_shelf(project, base, tmp_path_factory):
-    qlora = {"kind": "qlora", "rank": 4}
-    one = stage(project / "answers.jsonl", adapt=qlora, steps=2, tokens_per_row=64, dtype="bfloat16", placement={"stream": "disk"})
-    file = recipe(project / "streamed.yaml", base, {"only": one}, None)
-    (project / ".etude").mkdir()
-    (code, _, err), (other, *_) = start_two(file, project)
-    assert (code, other) == (0, 0), err
-    assert len(list((project / ".etude/bases").iterdir())) == 2
-    one["train"]["placement"] = {}
-    there = tmp_path_factory.mktemp("resident")
-    (there / ".etude").mkdir()
-    file = recipe(there / "streamed.yaml", base, {"only": one}, None)
-    (code, _, err), (other, *_) = start_two(file, there)
-    assert (code, other) == (0, 0), err
-    found = [load_file(next(root.glob(".etude/artefacts/streamed/*/adapter_model.safetensors"))) for root in (project, there)]
-    assert same(*found)
+class Stops(Voice):
+    """Asks the run to end after two steps."""
+
+    @contextmanager
+    def bar(self, label: str, total: float, unit: str) -> Iterator[Advance]:
+        done = 0.0
+
+        def advance(amount: float, _note: str) -> None:
+            nonlocal done
+            done += amount
+            if label.startswith("training") and done == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+        yield advance
 
 
 def test_stopped_while_streamed_it_goes_on_resident(project, base, tmp_path_factory):
     """The same run, whichever way either half of it had its weights."""
-    code = """
-import os, signal, sys
-import etude
-from etude.compose.voice import Voice
-class Stops(Voice):
-    from contextlib import contextmanager
-    @contextmanager
-    def bar(self, label, total, unit):
-        def advance(amount, note):
-            self.done = getattr(self, "done", 0) + amount
-            if label.startswith("training") and self.done >= 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-        yield advance
-etude.run(sys.argv[1], voice=Stops())
-"""
     one = stage(project / "answers.jsonl", placement={"stream": "disk"}, dtype="bfloat16")
-    file = recipe(project / "streamed.yaml", base, {"only": one}, None)
-    (project / ".etude").mkdir()
-    done = subprocess.run([sys.executable, "-c", code, str(file)], cwd=project, capture_output=True, text=True, check=False)
-    assert not list(project.glob(".etude/artefacts/*/*/record.json")), "it was stopped"
-    assert list(project.glob(".etude/runs/*/checkpoints/step-*")), done.stderr
+    run(project, base, {"only": one}, Stops(), evaluate=None)
+    assert [path.name for path in project.glob(".etude/runs/*/checkpoints/step-*")] == ["step-00000002"]
     one["train"]["placement"] = {}
     resumed = run(project, base, {"only": one}, evaluate=None).stages["only"]
     whole = run(tmp_path_factory.mktemp("whole"), base, {"only": one}, evaluate=None).stages["only"]

@@ -1,4 +1,4 @@
-"""A base whose blocks come and go computes what it computes when it stays: to the bit, forward and backward, from disk and from host memory."""
+"""A base whose blocks come and go computes what it computes when it stays: to the bit, forward and backward, from disk and host memory."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import tiny
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
+from two_processes import on_two
 
 from etude.adaptation.lora import Lora
 from etude.adaptation.qlora import QLora
@@ -19,7 +19,6 @@ from etude.data.rows import Cut
 from etude.engine.loop import fit
 from etude.errors import ModelError
 from etude.model.blocks import first_blocks, stack_of
-from etude.model.policy import Policy
 from etude.model.probe import choose_layout
 from etude.model.shards import DiskShelf, HostShelf, map_shard, stored_type, write_shard
 from etude.model.shelving import shelve
@@ -64,6 +63,25 @@ def test_streamed_is_resident_to_the_bit(where, adaptation, again, dtype, tmp_pa
     assert losses == their_losses and losses[-1] < losses[0]
     assert weights.keys() == their_weights.keys()
     assert all(torch.equal(weights[name], their_weights[name]) for name in weights)
+
+
+def resident_and_streamed(folder: Path) -> dict[str, torch.Tensor]:
+    """Both, each trained by all processes together; both processes have the same folder for the shelf."""
+    found = {}
+    for name, model in (("resident", base()), ("streamed", streamed(base(), "disk", folder / "shelves"))):
+        losses, weights = trained(folder / name, QLora(rank=4), model)
+        found |= {f"{name}/{path}": tensor for path, tensor in weights.items()} | {f"{name}/losses": torch.tensor(losses)}
+    return found
+
+
+def test_two_processes_share_a_shelf(tmp_path):
+    first, second = on_two(resident_and_streamed, tmp_path)
+    names = [name.removeprefix("resident/") for name in first if name.startswith("resident/")]
+    assert len(names) > 14
+    for name in names:
+        assert torch.equal(first[f"streamed/{name}"], first[f"resident/{name}"])
+        assert torch.equal(first[f"streamed/{name}"], second[f"streamed/{name}"])
+    assert sorted(path.name for path in (tmp_path / "run/shelves").iterdir()) == ["float32", "nf4-float32"], "nothing is left half-written"
 
 
 @pytest.mark.parametrize("where", ["disk", "host"])
@@ -219,7 +237,8 @@ if kind == "qlora":
 before = anonymous_memory()
 model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, attn_implementation="etude").requires_grad_(False)
 shelve(model, lambda what, needed: DiskShelf(folder / what, needed), dtype=torch.float32, device=torch.device("cpu"))
-made = tiny.course(folder / "run", {"lora": Lora(rank=1), "qlora": QLora(rank=1)}[kind], NextToken(), model=model, steps=2, examples_per_step=1)
+adaptation = {"lora": Lora(rank=1), "qlora": QLora(rank=1)}[kind]
+made = tiny.course(folder / "run", adaptation, NextToken(), model=model, steps=2, examples_per_step=1)
 highest = 0
 def watch(*_):
     global highest
