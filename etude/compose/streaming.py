@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from etude.adaptation.contract import Attached
 from etude.adaptation.reload import reattach
-from etude.compose.artefacts import Known, Opened
+from etude.compose.artefacts import Known, Opened, open_model
 from etude.compose.begun import Setting
 from etude.compose.voice import Voice
 from etude.errors import ModelError
@@ -20,7 +20,15 @@ from etude.model.pages import read_from_disk
 from etude.model.shards import DiskShelf, HostShelf, Shelf, stored_type
 from etude.model.shelving import shelve
 from etude.model.streamed import Stream, stream_of
-from etude.recipe.schema import Stage
+from etude.recipe.schema import Stage, Train
+
+
+def open_parent(known: Known, stage: Stage, setting: Setting, compute: torch.dtype) -> Opened:
+    """What a stage begins with, held as its adaptation wants it, or streamed."""
+    if stage.train.placement.stream is not None:
+        return open_streamed(known, stage, setting, compute)
+    held = torch.float32 if stage.adapt.holds_masters else compute
+    return open_model(known, setting.store, dtype=held, device=setting.device, voice=setting.voice, merge=True)
 
 
 def open_streamed(known: Known, stage: Stage, setting: Setting, dtype: torch.dtype) -> Opened:
@@ -66,15 +74,26 @@ def check_streamed(model: PreTrainedModel, attached: Attached) -> None:
         raise ModelError(f"{trained[0]} is a weight of the base, which is streamed and cannot be trained", "take `lora` or `qlora`")
 
 
-def what_a_pass_costs(stream: Stream, stage: Stage) -> str:
+@contextmanager
+def passes_told(stream: Stream | None, train: Train, voice: Voice) -> Iterator[None]:
+    """What a pass over streamed weights costs before those that are made within this, and what they have cost after them."""
+    if stream is None:
+        yield
+        return
+    voice.say(what_a_pass_costs(stream, train))
+    yield
+    voice.say(what_passes_cost(stream))
+
+
+def what_a_pass_costs(stream: Stream, train: Train) -> str:
     """In words: bytes, how fast they come here, and what is computed for them."""
     before = read_from_disk()
     seconds, after = stream.time_first(), read_from_disk()
     first = sum(slot.home.nbytes for slot in stream.slots[0])
     cached = before is not None and after is not None and after - before < first // 2
     speed = first / seconds
-    source = "the system's cache" if cached else "its disk" if stage.train.placement.stream == "disk" else "the host's memory"
-    rows = f"each row of up to {stage.train.tokens_per_row:,} tokens takes two, forward and backward: larger rows pay for fewer"
+    source = "the system's cache" if cached else "its disk" if train.placement.stream == "disk" else "the host's memory"
+    rows = f"each row of up to {train.tokens_per_row:,} tokens takes two, forward and backward: larger rows pay for fewer"
     return (
         f"a pass over the weights brings {size(stream.pass_bytes)}; the first block came at {speed / 1e6:,.0f} MB/s from {source}, "
         f"at which speed a pass takes {stream.pass_bytes / speed:,.1f} s; {rows}"

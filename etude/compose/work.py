@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from etude.adaptation.contract import Attached
 from etude.adaptation.sequence_classifier import add_outputs, pad_apart, save_with_outputs, set_padding
 from etude.compose import overlap
-from etude.compose.artefacts import asking, open_model
+from etude.compose.artefacts import asking
 from etude.compose.begun import Begun, Setting, length
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
 from etude.compose.processes import leads
 from etude.compose.reward_models import scorers
-from etude.compose.streaming import check_streamed, open_streamed, what_a_pass_costs, what_passes_cost
+from etude.compose.streaming import check_streamed, open_parent, passes_told, what_passes_cost
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
@@ -54,11 +54,7 @@ class Work:
         self.seen = [] if begun.trial is None else overlap.overlaps(begun.trial, begun.prepared, begun.known.parent, setting.store)
         for line in self.seen:
             voice.say(line)
-        held = torch.float32 if stage.adapt.holds_masters else begun.dtype
-        if stage.train.placement.stream is None:
-            self.opened = open_model(begun.known, setting.store, dtype=held, device=setting.device, voice=voice, merge=True)
-        else:
-            self.opened = open_streamed(begun.known, stage, setting, begun.dtype)
+        self.opened = open_parent(begun.known, stage, setting, begun.dtype)
         self.stream = stream_of(self.opened.model)
         layout = choose_layout(self.opened.model)
         if layout.note:
@@ -94,15 +90,13 @@ class Work:
         self.voice.say(f"{self.attached.trainable_count:,} parameters may change ({share:.2%})")
         if train.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if self.stream is not None:
-            self.voice.say(what_a_pass_costs(self.stream, self.stage))
         if train.compile:
             self.voice.say(compile_blocks(model))
         sources = [examples for _, examples in self.prepared.train]
         weights = [source.weight or float(len(examples)) for source, examples in self.prepared.train]
         examples, steps = length(self.stage, self.prepared)
-        with self._hooks(steps) as hooks:
-            outcome = fit(
+        with self._hooks(steps) as hooks, passes_told(self.stream, train, self.voice):
+            return fit(
                 Course(
                     policy=self.policy,
                     attached=self.attached,
@@ -121,9 +115,6 @@ class Work:
                     say=self.voice.say,
                 )
             )
-        if self.stream is not None:
-            self.voice.say(what_passes_cost(self.stream))
-        return outcome
 
     def _reference(self) -> Reference | None:
         """The parent's scores: stored, or by switching adapters off."""
