@@ -217,7 +217,7 @@ class Stream:
         @wraps(forward)
         def noting(*inputs: Any, **named: Any) -> Any:
             self.towards = 1
-            with saved_tensors_hooks(self._pack, self._unpack):
+            with saved_tensors_hooks(self._pack, self._unpack) if self.copies else nullcontext():
                 return forward(*inputs, **named)
 
         return noting
