@@ -81,6 +81,11 @@ class Adaptation(Leaf):
         return False
 
     @property
+    def born_of_weights(self) -> bool:
+        """True where attaching reads all of the model's weights, which so must all be there."""
+        return False
+
+    @property
     def virtual_tokens(self) -> int:
         """Places of the model's context that it takes before every sample."""
         return 0

@@ -14,6 +14,10 @@ class DoRA(Lora):
 
     kind: ClassVar[str] = "dora"
 
+    @property
+    def born_of_weights(self) -> bool:
+        return True
+
     def _config(self, model: PreTrainedModel, **variant: Any) -> LoraConfig:
         return super()._config(model, use_dora=True, **variant)
 

@@ -80,6 +80,10 @@ class Pissa(Lora):
     iterations: PositiveInt = 16
     """Of the randomised decomposition: the more, the closer to the true principal directions."""
 
+    @property
+    def born_of_weights(self) -> bool:
+        return True
+
     def _on(self, model: PreTrainedModel, config: LoraConfig) -> PissaAttached:
         plain = attach_config(model, config, {PlainLinear: PissaLinear})
         for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):

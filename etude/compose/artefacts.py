@@ -20,6 +20,7 @@ from etude.model import attention
 from etude.model.load import load
 from etude.model.outline import Outline, outline
 from etude.model.outputs import described_outputs, reload_outputs
+from etude.model.shelving import held_types
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,10 +148,9 @@ def open_model(known: Known, store: Store, *, dtype: torch.dtype, device: torch.
 
 def _convert(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """The weights that transformers would load so, and they alone: `model.to` would round the rotary frequencies too."""
-    kept = model._keep_in_fp32_modules_strict or ()
-    for name, parameter in model.named_parameters():
-        if not any(part in name for part in kept):
-            parameter.data = parameter.data.to(dtype)
+    types = held_types(model, dtype)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(types[id(parameter)])
 
 
 def _record(reference: str, store: Store) -> Record | None:

@@ -81,6 +81,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     stage, voice, settings = setting.recipe.stages[name], setting.voice, setting.recipe.evaluate
     objective: Objective = stage.objective
     _check_objective(stage)
+    _check_placement(stage, setting.device)
     dtype, why = choose_dtype(stage.train.dtype, setting.device)
     voice.say(f"computes in {why}")
     for tracker in stage.train.trackers:
@@ -130,6 +131,7 @@ def _identity(
     section["train"] = {**section.get("train", {}), "dtype": str(dtype)}
     if section["train"].get("optimizer") == {"kind": "adamw"}:  # a default that is a leaf is written out all the same
         del section["train"]["optimizer"]
+    section["train"].pop("placement", None)  # where the model lies changes nothing of what it learns
     objective: Objective = stage.objective
     if objective.sampling is not None:  # where answers end decides what is learnt from them
         section["stops"] = sorted(known.outline.stop_ids)
@@ -214,6 +216,20 @@ def _check_writes(known: Known) -> None:
     if known.outputs is not None and known.outputs[1].at == "leaf":
         what = f"{known.parent.reference} scores text ({known.outputs[0]}) and writes none, so nothing can stand on it"
         raise ModelError(what, "begin at its own parent")
+
+
+def _check_placement(stage: Stage, device: torch.device) -> None:
+    """What comes and goes cannot be trained, nor traced; and where it is copied block by block, never is all of it there."""
+    if stage.train.placement.stream is None:
+        return
+    if stage.adapt.born_of_weights and (device.type != "cpu" or stage.train.placement.stream == "host"):
+        what = f"`adapt: {stage.adapt.kind}` begins as something that all weights decide, and streamed they are never all there"
+        raise TrainingError(what, "take `lora` or `qlora`, or leave train.placement.stream out")
+    if stage.adapt.holds_masters:
+        what = f"train.placement.stream is for a base that stays as it is, and `adapt: {stage.adapt.kind}` trains its weights"
+        raise TrainingError(what, "take `lora` or `qlora`, or leave train.placement.stream out")
+    if stage.train.compile:
+        raise TrainingError("train.compile and train.placement.stream exclude each other", "leave one of them out")
 
 
 def _check_context(stage: Stage, known: Known) -> None:

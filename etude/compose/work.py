@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from etude.adaptation.contract import Attached
 from etude.adaptation.sequence_classifier import add_outputs, pad_apart, save_with_outputs, set_padding
 from etude.compose import overlap
-from etude.compose.artefacts import asking, open_model
+from etude.compose.artefacts import asking
 from etude.compose.begun import Begun, Setting, learning_rate, length
 from etude.compose.forgetting import against_forgetting
 from etude.compose.general import lost_before
@@ -22,6 +22,7 @@ from etude.compose.judging import Measured, divergences, glance, held_out_of, me
 from etude.compose.processes import leads
 from etude.compose.reward_models import scorers
 from etude.compose.samples import SAMPLES, continued, read_samples
+from etude.compose.streaming import check_streamed, open_parent, passes_told, what_passes_cost
 from etude.compose.teaching import lessons
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
@@ -42,6 +43,7 @@ from etude.model.device import describe, peak_memory
 from etude.model.policy import Policy
 from etude.model.probe import choose_layout
 from etude.model.quiet import quiet
+from etude.model.streamed import stream_of
 
 
 class Work:
@@ -56,8 +58,8 @@ class Work:
         self.seen = [] if begun.trial is None else overlap.overlaps(begun.trial, begun.prepared, begun.known.parent, setting.store)
         for line in self.seen:
             voice.say(line)
-        held = torch.float32 if stage.adapt.holds_masters else begun.dtype
-        self.opened = open_model(begun.known, setting.store, dtype=held, device=setting.device, voice=voice, merge=True)
+        self.opened = open_parent(begun.known, stage, setting, begun.dtype)
+        self.stream = stream_of(self.opened.model)
         layout = choose_layout(self.opened.model)
         if layout.note:
             voice.say(layout.note)
@@ -94,6 +96,7 @@ class Work:
         if self.outputs is not None and not begun.objective.writes:
             self.attached.notes += [note] if (note := pad_apart(self.opened.tokenizer, self.opened.stop_ids)) else []
             set_padding(self.opened.model.config, self.opened.tokenizer)
+        check_streamed(self.opened.model, self.attached)
         for note in self.attached.notes:
             voice.say(note)
 
@@ -110,7 +113,7 @@ class Work:
         weights = [source.weight or float(len(examples)) for source, examples in self.prepared.train]
         examples, steps = length(self.stage, self.prepared)
         self.order = Order(tuple(map(len, sources)), tuple(weights), train.seed)
-        with self._hooks(steps) as hooks:
+        with self._hooks(steps) as hooks, passes_told(self.stream, train, self.voice):
             return fit(
                 Course(
                     policy=self.policy,
@@ -260,6 +263,7 @@ class Work:
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
         second = {"teacher": self.lessons.who, "second model in memory": self.second}
         environment |= {name: said for name, said in second.items() if said}
+        environment |= {"weights": what_passes_cost(self.stream)} if self.stream is not None else {}
         return Story(
             parent=self.opened.parent.reference,
             tuned=self.begun.artefact,

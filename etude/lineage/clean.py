@@ -76,8 +76,8 @@ def progress(store: Store, folder: Path) -> str:
 
 
 def _bases(store: Store) -> list[Freeable]:
-    """Converted GGUF files from which nothing here was made: they are converted again when they are needed."""
-    reason = "a converted GGUF file or a newborn model; no artefact or unfinished run comes from it, and it is made again when it is needed"
+    """Converted GGUF files, newborn models and streamed weights from which nothing here was made: they are made again when needed."""
+    reason = "a model's weights, converted or newborn; no artefact or unfinished run comes from them, and they are made again when needed"
     folders = sorted(folder for folder in store.bases.glob("[!.]*") if folder.is_dir())
     return [Freeable(folder, None, reason, folder_size(folder)) for folder in folders if not _stood_upon(store, folder)]
 

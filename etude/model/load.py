@@ -14,6 +14,7 @@ from etude.errors import ModelError
 from etude.model.outline import Outline, outline, senses
 from etude.model.outputs import only_scores
 from etude.model.quiet import quiet
+from etude.model.streamed import shortened
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +43,7 @@ def load(
     bases: Path,
     attention: str = "sdpa",
     say: Callable[[str], None] = lambda note: None,
+    place: Callable[[PreTrainedModel], object] | None = None,
 ) -> LoadedModel:
     """Read a model and its tokenizer.
 
@@ -52,6 +54,7 @@ def load(
         bases: folder in which converted GGUF files are kept.
         attention: a name that transformers knows or that was registered with it.
         say: told each note as it arises, and what takes long.
+        place: puts the weights where they will be, as they lie in the files until then; else all of them go to `device`.
 
     Raises:
         ModelError: it is not there, is not a decoder of text, is only a pickle, an adapter or code, or its weights do not fit.
@@ -69,8 +72,13 @@ def load(
     notes += without_dropout(model)
     for note in notes:
         say(note)
-    model.to(device).eval().requires_grad_(False)  # type: ignore[bad-argument-type]
-    _check_causal(folder, model)
+    model.eval().requires_grad_(False)
+    if place is not None:
+        place(model)
+    else:
+        model.to(device)  # type: ignore[bad-argument-type]
+    with shortened(model):
+        _check_causal(folder, model)
     return LoadedModel(model, known.tokenizer, known.stop_ids, known.origin, folder, [*known.notes, *notes])
 
 

@@ -18,6 +18,7 @@ from etude.core.forest import Forest, Node
 from etude.errors import ModelError
 from etude.model import attention
 from etude.model.policy import Policy
+from etude.model.streamed import shortened
 from etude.model.virtual import without_virtual
 from etude.model.widened import widened
 
@@ -48,7 +49,7 @@ def choose_layout(model: PreTrainedModel) -> Layout:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _windows_shrunk(model), widened(model, model.device), without_virtual(model):
+        with torch.no_grad(), shortened(model), _windows_shrunk(model), widened(model, model.device), without_virtual(model):
             return _choose(model)
     finally:
         model.train(was_training)

@@ -38,7 +38,7 @@ class Source(Strict):
 
     short: ClassVar[str] = "path"
     path: FileText
-    """A file, a folder, a glob, a URL such as `s3://…`, `package:module/file` (in a Python package), `python:library` or `hub:owner/name`."""
+    """A file, a folder, a glob, a URL, `package:module/file` (in a Python package), `python:library` or `hub:owner/name`."""
     format: Literal["auto", "messages", "sharegpt", "preference", "kto", "alpaca", "prompt-completion", "labelled", "text"] = "auto"
     """How to read a row; `auto` decides by the columns and says what it decided."""
     columns: dict[str, str] = {}
@@ -124,6 +124,14 @@ class EarlyStopping(Strict):
     """What a gain must exceed: nats a token of the held-out loss, or the share of held-out pairs preferred."""
 
 
+class Placement(Strict):
+    """Where a model lies while it learns; none of it changes what is learnt."""
+
+    stream: Literal["disk", "host"] | None = None
+    """Where a frozen base lies that is larger than the device's memory: one block at a time comes from there, forward and backward. On a
+    processor take `disk`."""
+
+
 class Train(Strict):
     """How a stage learns."""
 
@@ -167,6 +175,8 @@ class Train(Strict):
     """torch.compile for each block: worth its start-up on a GPU, rarely on a CPU."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
+    placement: Placement = Field(default={}, validate_default=True)  # type: ignore[assignment]
+    """Where the model lies."""
     seed: int = 0
     """Of the order, the split and the initial adapter."""
     checkpoint_every: PositiveInt = 100
@@ -286,4 +296,4 @@ class Recipe(Strict):
         return self
 
 
-__all__ = ["Data", "Evaluate", "Keep", "Leaf", "Recipe", "Render", "Source", "Stage", "Strict", "Train"]
+__all__ = ["Data", "Evaluate", "Keep", "Leaf", "Placement", "Recipe", "Render", "Source", "Stage", "Strict", "Train"]

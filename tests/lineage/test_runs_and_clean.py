@@ -126,7 +126,7 @@ def test_bases_and_pages_go_where_nothing_stands_on_them(store, draft, write):
     items = freeable(store)
     assert [i.path.name for i in items] == ["Other-0123456789ab", "a", "run-sft"], "sentiment@7 cannot be compared again"
     assert [i.reason.partition(";")[0] for i in items[:2]] == [
-        "a converted GGUF file or a newborn model",
+        "a model's weights, converted or newborn",
         "the comparison of little and sentiment@1",
     ]
     with store.runs.open("other", fingerprint({"stage": 2}), "s", begun.model_copy(update={"reference": "Other.gguf"})):

@@ -1,0 +1,124 @@
+"""A run whose base is streamed is the run whose base is resident: the same artefact to the bit, judged, and the cost of passes said."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_project import recipe, stage
+
+import etude
+from etude.compose.voice import Advance, Voice
+from etude.errors import TrainingError
+from etude.lineage.clean import freeable
+from etude.lineage.store import open_store
+
+
+def run(here, base, stages, voice=None, evaluate="short"):
+    """In a project of its own, so that nothing is found finished."""
+    (here / ".etude").mkdir(exist_ok=True)
+    return etude.run(str(recipe(here / "streamed.yaml", base, stages, evaluate)), project=here, voice=voice)
+
+
+def weights(finished) -> dict[str, torch.Tensor]:
+    return load_file(finished.folder / "adapter_model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("adapt", ["lora", {"kind": "qlora", "rank": 4}], ids=["lora", "qlora"])
+@pytest.mark.parametrize("where", ["disk", "host"])
+def test_the_artefact_is_the_same_to_the_bit(where, adapt, project, base, voice, tmp_path_factory):
+    found = []
+    for placement in ({}, {"stream": where}):
+        one = stage(project / "answers.jsonl", adapt=adapt, tokens_per_row=64, steps=3, placement=placement)
+        found.append(run(tmp_path_factory.mktemp("project"), base, {"only": one}, voice).stages["only"])
+    resident, streamed = found
+    assert same(weights(streamed), weights(resident))
+    assert not streamed.reused and streamed.record.identity == resident.record.identity, "where a model lies is not what it learns"
+    for axis, other in zip(streamed.judgement.axes, resident.judgement.axes, strict=True):
+        assert (axis.tuned, axis.parent) == (other.tuned, other.parent)
+    said = " ".join(voice.lines)
+    assert f"streamed from {where}: 2 blocks" in said
+    assert "a pass over the weights brings" in said and "MB/s" in said and "each row of up to 64 tokens takes two" in said
+    assert "passes over the weights brought" in said and "passes over the weights brought" in streamed.report.read_text()
+    assert ("saves nothing here" in said) == (where == "host")
+
+
+def test_a_parent_of_adapters_is_melted_first(project, base, tmp_path_factory):
+    found = []
+    for placement in ({}, {"stream": "disk"}):
+        here = tmp_path_factory.mktemp("project")
+        stages = {"sft": stage(project / "answers.jsonl", steps=2)}
+        stages["dpo"] = stage(project / "pairs.jsonl", parent="sft", objective="dpo", steps=2, placement=placement)
+        found.append(run(here, base, stages, evaluate=None).stages["dpo"])
+    assert same(weights(found[0]), weights(found[1]))
+
+
+def test_another_compute_type_is_written_once_and_cleaned_away(project, base, voice, tmp_path):
+    """float32 files that compute in bfloat16; the shelf is the run's as long as anything stands on that base."""
+    for steps in (1, 2):
+        one = stage(project / "answers.jsonl", dtype="bfloat16", steps=steps, placement={"stream": "disk"})
+        run(project, base, {"only": one}, voice, evaluate=None)
+    (shelf,) = (project / ".etude/bases").iterdir()
+    assert shelf.name.startswith("little-streamed-") and shelf.name.endswith("-bfloat16")
+    assert not any(shelf.name in str(one.path) for one in freeable(open_store(project)))
+    for reference in ("streamed@2", "streamed@1"):
+        open_store(project).remove(reference)
+    assert any(shelf.name in str(one.path) for one in freeable(open_store(project)))
+
+
+class Stops(Voice):
+    """Asks the run to end after two steps."""
+
+    @contextmanager
+    def bar(self, label: str, total: float, unit: str) -> Iterator[Advance]:
+        done = 0.0
+
+        def advance(amount: float, _note: str) -> None:
+            nonlocal done
+            done += amount
+            if label.startswith("training") and done == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+        yield advance
+
+
+def test_stopped_while_streamed_it_goes_on_resident(project, base, tmp_path_factory):
+    """The same run, whichever way either half of it had its weights."""
+    one = stage(project / "answers.jsonl", placement={"stream": "disk"}, dtype="bfloat16")
+    run(project, base, {"only": one}, Stops(), evaluate=None)
+    assert [path.name for path in project.glob(".etude/runs/*/checkpoints/step-*")] == ["step-00000002"]
+    one["train"]["placement"] = {}
+    resumed = run(project, base, {"only": one}, evaluate=None).stages["only"]
+    whole = run(tmp_path_factory.mktemp("whole"), base, {"only": one}, evaluate=None).stages["only"]
+    assert same(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("adapt", ["full", "last_layers", {"kind": "parameters", "patterns": ["*norm*"]}], ids=str)
+def test_what_trains_the_base_is_refused(adapt, project, base):
+    one = stage(project / "answers.jsonl", adapt=adapt, placement={"stream": "disk"})
+    with pytest.raises(TrainingError, match=r"train.placement.stream is for a base that stays") as caught:
+        run(project, base, {"only": one})
+    assert "lora" in caught.value.remedy
+
+
+def test_what_is_born_of_all_weights_needs_them_there(project, base, tmp_path_factory):
+    one = stage(project / "answers.jsonl", adapt={"kind": "pissa", "rank": 4}, steps=2, placement={"stream": "host"})
+    with pytest.raises(TrainingError, match="pissa"):
+        run(project, base, {"only": one})
+    found = []
+    for placement in ({"stream": "disk"}, {}):  # mapped, they are there
+        one["train"]["placement"] = placement
+        found.append(run(tmp_path_factory.mktemp("project"), base, {"only": one}, evaluate=None).stages["only"])
+    assert same(*map(weights, found))
+
+
+def test_compiled_blocks_do_not_come_and_go(project, base):
+    one = stage(project / "answers.jsonl", compile=True, placement={"stream": "disk"})
+    with pytest.raises(TrainingError, match="exclude each other"):
+        run(project, base, {"only": one})
