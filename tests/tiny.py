@@ -16,7 +16,7 @@ from etude.adaptation.sequence_classifier import add_outputs
 from etude.core.sample import Example, Sample
 from etude.data.order import Order
 from etude.data.rows import Cut
-from etude.engine.loop import Course
+from etude.engine.course import Course
 from etude.engine.reference import Reference, StoredReference, beside, second_copy, switched_off
 from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step

@@ -13,10 +13,10 @@ from etude.adaptation.sequence_classifier import check_classifier
 from etude.compose.artefacts import Known, look_up
 from etude.compose.birth import base_of
 from etude.compose.general import general_text_of
-from etude.compose.judging import Trial, check, set_aside, trial_of
 from etude.compose.replay import with_replay
 from etude.compose.reward_models import reward_models
 from etude.compose.teaching import look_up_teacher
+from etude.compose.trial import Trial, check, set_aside, trial_of
 from etude.compose.voice import Voice
 from etude.core.sample import Example
 from etude.data.prepare import Prepared, prepare

@@ -160,7 +160,7 @@ def _by_model(name: str, material: Material, voice: Voice, project: Path | None)
     layout = choose_layout(opened.model)
     policy = Policy(opened.model, layout=layout.name, compute=dtype)
     assert material.prepared is not None
-    examples = [example for _, source in material.prepared.train for example in source]
+    examples = material.prepared.examples
     total = sum(len(sample) for example in examples for sample in example.samples)
     with voice.bar("scores of the base", total, "tokens") as advance:
         return list(beforehand.findings(policy, examples, Cut(TOKENS_PER_ROW, layout=layout.name), lambda tokens: advance(tokens, "")))

@@ -9,8 +9,9 @@ from etude import catalog
 from etude.compose.artefacts import Known, asking, look_up, open_model
 from etude.compose.begun import settled
 from etude.compose.general import general_text_of, lost_before
-from etude.compose.judging import Measured, check, divergences, measure, set_aside, trial_of
+from etude.compose.judging import Measured, divergences, measure
 from etude.compose.overlap import overlaps
+from etude.compose.trial import check, set_aside, trial_of
 from etude.compose.verdict import Story, judged, write
 from etude.compose.voice import Voice
 from etude.core.scores import Outputs

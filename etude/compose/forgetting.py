@@ -6,7 +6,7 @@ from etude.compose.begun import length
 from etude.compose.replay import replay_sentence
 from etude.data.order import Order
 from etude.data.prepare import Prepared
-from etude.engine.loop import Outcome
+from etude.engine.course import Outcome
 from etude.recipe.schema import Stage
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from etude.compose.judging import Trial
+from etude.compose.trial import Trial
 from etude.data.prepare import Prepared
 from etude.lineage.record import Parent
 from etude.lineage.store import Store

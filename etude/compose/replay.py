@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from etude.compose.judging import Trial
+from etude.compose.trial import Trial
 from etude.core.sample import Example, Sample
 from etude.data.encoder import Encoder
 from etude.data.order import Order

@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from etude.compose.judging import Measured, Trial, units
+from etude.compose.judging import Measured
+from etude.compose.trial import Trial, units
 from etude.data.counts import Counts
 from etude.data.records import Question
 from etude.engine.journal import read

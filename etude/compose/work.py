@@ -9,30 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from etude.adaptation.contract import Attached
 from etude.adaptation.sequence_classifier import add_outputs, pad_apart, save_with_outputs, set_padding
 from etude.compose import overlap
 from etude.compose.artefacts import asking
 from etude.compose.begun import Begun, Setting, learning_rate, length
+from etude.compose.beside import Beside
 from etude.compose.forgetting import against_forgetting
 from etude.compose.general import lost_before
-from etude.compose.judging import Measured, divergences, glance, held_out_of, measure
+from etude.compose.judging import Measured, divergences, glance, measure
 from etude.compose.processes import leads
-from etude.compose.reward_models import scorers
 from etude.compose.samples import SAMPLES, continued, read_samples
 from etude.compose.streaming import check_streamed, open_parent, passes_told, what_passes_cost
-from etude.compose.teaching import lessons
+from etude.compose.trial import held_out_of
 from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
 from etude.data.rows import Cut
-from etude.engine.loop import Course, Hook, Moment, Outcome, fit
-from etude.engine.reference import Reference, StoredReference, beside, second_copy, switched_off
-from etude.engine.rollouts import Rollouts, Scorer
+from etude.engine.course import Course, Hook, Moment, Outcome
+from etude.engine.loop import fit
 from etude.engine.trackers.contract import Tracking
-from etude.evaluation.figures import memory
 from etude.evaluation.judgement import Cost, Judgement
 from etude.lineage.durable import folder_size
 from etude.lineage.record import Draft, Fingerprints
@@ -68,25 +65,11 @@ class Work:
         self.parent: Measured | None = None
         self.judging = 0.0
         """Seconds that measuring has taken so far."""
-        self.stored: StoredReference | None = None
-        self.beside: Policy | None = None  # a second model in memory
-        self.second = ""  # and what is said of it
         if not stage.adapt.keeps_parent:
             began = time.perf_counter()
             self.parent = self._measure("the parent", will_change=True) if leads() else None
             self.judging = time.perf_counter() - began
-            self.stored = self._stored_reference()
-            if stage.objective.needs_reference and self.stored is None:
-                self.beside = second_copy(self.policy)
-                why = f"{stage.objective.kind} scores new answers by it, and {stage.adapt.kind} changes it"
-                self._declare("a frozen copy of the parent", why)
-        rows = [example for _, source in self.prepared.train for example in source]
-        self.lessons = lessons(
-            stage, begun.teacher, rows, self.policy, self.cut, folder, store=setting.store, device=setting.device, voice=voice
-        )
-        if self.lessons.second is not None:
-            self.beside = self.lessons.second
-            self._declare(self.lessons.who, "distil asks it at every step; `objective.top_k` would ask it once")
+        self.beside = Beside(self.policy, self.cut, begun, stage, setting, folder)
         self.parameters = sum(p.numel() for p in self.opened.model.parameters())
         self.attached: Attached = stage.adapt.attach(self.opened.model, seed=stage.train.seed)
         self.outputs = begun.objective.outputs
@@ -127,62 +110,13 @@ class Work:
                     learning_rate=learning_rate(self.setting.recipe, self.stage),
                     cut=self.cut,
                     folder=self.folder,
-                    reference=self._reference(),
-                    teacher=self.lessons.teacher(self.policy, self.attached),
-                    rollouts=self._rollouts(),
+                    reference=self.beside.reference(self.attached),
+                    teacher=self.beside.teacher(self.attached),
+                    rollouts=self.beside.rollouts(self.attached, self.opened),
                     hooks=hooks,
                     say=self.voice.say,
                 )
             )
-
-    def _reference(self) -> Reference | None:
-        """The parent's scores: stored, or by switching adapters off."""
-        if not self.begun.objective.needs_reference:
-            return None
-        if self.beside is not None:
-            return beside(self.beside)
-        return self.stored or switched_off(self.policy, self.attached)
-
-    def _declare(self, what: str, why: str) -> None:
-        assert self.beside is not None, "a second model is never held silently"
-        self.second = f"{what}, {memory(sum(p.nbytes for p in self.beside.model.parameters()))}"
-        self.voice.say(f"a second model is held in memory: {self.second} ({why})")
-
-    def _rollouts(self) -> Rollouts | None:
-        if self.begun.objective.sampling is None:
-            return None
-        tokenizer = self.opened.tokenizer
-        return Rollouts(
-            self.policy,
-            self.begun.objective,
-            self.cut,
-            self.folder / "rollouts",
-            decode=lambda tokens, plain: str(tokenizer.decode(list(tokens), skip_special_tokens=plain)),
-            stop_ids=self.opened.stop_ids,
-            seed=self.stage.train.seed,
-            say=self.voice.say,
-            scorers=self._scorers() if leads() else {},
-            parent=self.attached.off if self.attached.can_switch_off else None,
-        )
-
-    def _scorers(self) -> dict[str, Scorer]:
-        setting = self.setting
-        options = dict(dtype=self.begun.dtype, device=setting.device, row=self.cut.tokens_per_row, voice=self.voice)
-        return scorers(self.begun.rewarding, setting.store, **options)
-
-    def _stored_reference(self) -> StoredReference | None:
-        """Scores of the parent as it is now, kept beside the run; None where the objective reads none."""
-        if not self.begun.objective.needs_reference or self.begun.objective.sampling is not None:
-            return None
-        examples = [example for _, source in self.prepared.train for example in source]
-        file = self.folder / "reference.safetensors"
-        if leads() and not StoredReference.whole(file, examples, self.voice.say):
-            total = sum(len(sample) for example in examples for sample in example.samples)
-            with self.voice.bar("scores of the parent", total, "tokens") as advance:
-                tensors = StoredReference.compute(self.policy, examples, self.cut, lambda tokens: advance(tokens, ""))
-            StoredReference.write(file, tensors)
-        ranks.barrier()
-        return StoredReference(examples, load_file(file))
 
     @contextmanager
     def _hooks(self, steps: int) -> Iterator[list[Hook]]:
@@ -261,8 +195,7 @@ class Work:
         smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
-        second = {"teacher": self.lessons.who, "second model in memory": self.second}
-        environment |= {name: said for name, said in second.items() if said}
+        environment |= self.beside.told()
         environment |= {"weights": what_passes_cost(self.stream)} if self.stream is not None else {}
         return Story(
             parent=self.opened.parent.reference,

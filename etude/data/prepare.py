@@ -69,6 +69,11 @@ class Prepared:
     replayed: Replayed | None = None
     """None where nothing is learnt again."""
 
+    @property
+    def examples(self) -> list[Example]:
+        """Every training example, source by source."""
+        return [example for _, source in self.train for example in source]
+
 
 def prepare(
     data: Data,

@@ -1,110 +1,28 @@
 """The loop: draw, step, tell, keep. Every stage of life runs through here."""
 
 import time
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import torch
 
-from etude.adaptation.contract import Attached
 from etude.core import ranks
 from etude.core.sample import Example
-from etude.data.order import Order
 from etude.data.rows import Cut
 from etude.engine.checkpoint import Checkpoints
+from etude.engine.course import Course, Moment, Outcome, Totals
 from etude.engine.decay import Anchors
 from etude.engine.interrupt import Interrupt
 from etude.engine.journal import Journal
 from etude.engine.optimizer import make_optimizer, optimizer_tensors, restore_optimizer, set_rate
-from etude.engine.reference import Reference
-from etude.engine.rollouts import Rollouts
 from etude.engine.step import StepResult, take_step
-from etude.engine.stopping import Kept, Stopping
-from etude.engine.teacher import Teacher
+from etude.engine.stopping import Stopping
 from etude.errors import TrainingError
-from etude.model.policy import Policy
-from etude.objective.contract import Objective
 from etude.recipe.schema import Train
 
 _REFUSED_IN_A_ROW = 5
 """Steps without a finite gradient after which a run stops instead of hoping."""
-
-
-@dataclass(slots=True)
-class Totals:
-    """What a run has done so far; carried through checkpoints."""
-
-    logical_tokens: int = 0
-    computed_tokens: int = 0
-    supervised_tokens: int = 0
-    seconds: float = 0.0
-    """Of training alone, over all sittings."""
-    refused_steps: int = 0
-    """Steps not taken because their gradient was not finite."""
-    smaller_rows: int = 0
-    """Times the device ran out of memory and rows were cut in half."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What a hook is shown."""
-
-    step: int
-    """Steps done, from 1; 0 before the first."""
-    steps: int
-    metrics: dict[str, float]
-    totals: Totals
-
-
-Hook = tuple[Callable[[Moment], dict[str, float] | None], int]
-"""A function and the number of steps between its calls; before the first step and after the last it is called in any case,
-and with an interval of 0 only then. What it returns is journalled with the step and shown to the hooks after it."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Course:
-    """Everything a run needs, built by whoever composes it."""
-
-    policy: Policy
-    attached: Attached
-    objective: Objective
-    sources: Sequence[Sequence[Example]]
-    order: Order
-    train: Train
-    steps: int
-    examples: int
-    """To be drawn in all, the last step takes what is left; where steps are counted in tokens, about as many."""
-    learning_rate: float
-    cut: Cut
-    folder: Path
-    reference: Reference | None = None
-    teacher: Teacher | None = None
-    """Where the objective learns from another model's distributions."""
-    rollouts: Rollouts | None = None
-    """Writes what is learnt from, where the objective samples."""
-    hooks: Sequence[Hook] = ()
-    say: Callable[[str], None] = field(default=lambda _line: None)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended."""
-
-    steps: int
-    finished: bool
-    """Whether the last step is done."""
-    stopped: bool
-    """Whether it was asked to stop, also where that came in the last step: nothing more is to be begun; the same command goes on."""
-    totals: Totals
-    metrics: dict[str, float]
-    """Of the last step."""
-    distance: float | None = None
-    """From the parent, over what was pulled there, as a share of its size; None where nothing was."""
-    kept: Kept | None = None
-    """Which weights were the best, where the recipe asks for early stopping; the model has them."""
 
 
 def fit(course: Course) -> Outcome:

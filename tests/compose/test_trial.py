@@ -9,7 +9,7 @@ from small_project import answers, recipe, stage
 
 import etude
 from etude import catalog
-from etude.compose.judging import fair_sample, trial_of, units
+from etude.compose.trial import fair_sample, trial_of, units
 from etude.core.sample import Example, Sample
 from etude.data.prepare import prepare
 from etude.evaluation.general_text import GeneralText

@@ -7,7 +7,8 @@ import tiny
 import torch
 
 from etude.adaptation.lora import Lora
-from etude.engine.loop import Outcome, fit
+from etude.engine.course import Outcome
+from etude.engine.loop import fit
 from etude.errors import TrainingError
 from etude.objective.next_token import NextToken
 
