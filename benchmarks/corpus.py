@@ -114,7 +114,7 @@ def by_etude(texts: list[str], folder: Path, tokenizer: Path) -> None:
     import etude
 
     (folder / ".etude").mkdir(parents=True)
-    etude.prepare_corpus(recipe(texts, folder / "in", tokenizer, RULES), to=folder / "out", project=folder)
+    etude.corpus_prepare(recipe(texts, folder / "in", tokenizer, RULES), to=folder / "out", project=folder)
 
 
 def by_datatrove(texts: list[str], folder: Path, tokenizer: Path) -> None:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from etude.compose.checking import data_check
     from etude.compose.checkup import doctor
     from etude.compose.comparison import compare
-    from etude.compose.corpora import prepare_corpus, show_corpus
-    from etude.compose.extending import extend_tokenizer
+    from etude.compose.corpora import corpus_prepare, corpus_schema, corpus_show
+    from etude.compose.extending import tokenizer_extend
     from etude.compose.library import clean, name, show, verify
     from etude.compose.library import list_ as list
     from etude.compose.looking import data_show, init, schema
     from etude.compose.models import Model, chat, load
     from etude.compose.recipes import forecast, read_recipe, run
-    from etude.compose.tokenizers import show_tokenizer, train_tokenizer
+    from etude.compose.tokenizers import tokenizer_show, tokenizer_train
     from etude.errors import EtudeError
 
 _WHERE = {
@@ -43,20 +43,21 @@ _WHERE = {
     "load": "etude.compose.models:load",
     "Model": "etude.compose.models:Model",
     "compare": "etude.compose.comparison:compare",
-    "prepare_corpus": "etude.compose.corpora:prepare_corpus",
-    "show_corpus": "etude.compose.corpora:show_corpus",
+    "corpus_prepare": "etude.compose.corpora:corpus_prepare",
+    "corpus_schema": "etude.compose.corpora:corpus_schema",
+    "corpus_show": "etude.compose.corpora:corpus_show",
     "frontier": "etude.advice.arms:frontier",
-    "train_tokenizer": "etude.compose.tokenizers:train_tokenizer",
-    "extend_tokenizer": "etude.compose.extending:extend_tokenizer",
-    "show_tokenizer": "etude.compose.tokenizers:show_tokenizer",
+    "tokenizer_train": "etude.compose.tokenizers:tokenizer_train",
+    "tokenizer_extend": "etude.compose.extending:tokenizer_extend",
+    "tokenizer_show": "etude.compose.tokenizers:tokenizer_show",
     "doctor": "etude.compose.checkup:doctor",
     "EtudeError": "etude.errors:EtudeError",
 }
 
 __all__ = [
-    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "data_check", "data_show", "doctor", "extend_tokenizer",
-    "forecast", "frontier", "init", "list", "load", "name", "prepare_corpus", "read_recipe", "run", "schema", "show", "show_corpus",
-    "show_tokenizer", "train_tokenizer", "verify",
+    "EtudeError", "Model", "__version__", "chat", "clean", "compare", "corpus_prepare", "corpus_schema", "corpus_show", "data_check",
+    "data_show", "doctor", "forecast", "frontier", "init", "list", "load", "name", "read_recipe", "run", "schema", "show",
+    "tokenizer_extend", "tokenizer_show", "tokenizer_train", "verify",
 ]  # fmt: skip
 
 

@@ -35,9 +35,9 @@ def prepare(
     """
     from etude.cli.show_corpus import print_corpus  # noqa: PLC0415
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
-    from etude.compose.corpora import prepare_corpus  # noqa: PLC0415
+    from etude.compose.corpora import corpus_prepare  # noqa: PLC0415
 
-    made = prepare_corpus(
+    made = corpus_prepare(
         recipe, overrides or (), to=to, workers=workers or os.cpu_count() or 1, on=on, cluster=cluster or (), voice=TerminalVoice()
     )
     if made.folder is None or made.manifest is None:
@@ -53,9 +53,9 @@ def show(
 ) -> None:
     """Print a corpus's pedigree: what was read, changed, rejected and why, and what is left."""
     from etude.cli.show_corpus import print_corpus  # noqa: PLC0415
-    from etude.compose.corpora import show_corpus  # noqa: PLC0415
+    from etude.compose.corpora import corpus_show  # noqa: PLC0415
 
-    folder, manifest = show_corpus(corpus, verify=verify)
+    folder, manifest = corpus_show(corpus, verify=verify)
     print_corpus(folder, manifest, as_json=as_json, samples=samples)
 
 
@@ -64,8 +64,7 @@ def schema(
 ) -> None:
     """Print what a corpus recipe can say, as JSON Schema for editors."""
     from etude.catalog import TABLES  # noqa: PLC0415
-    from etude.recipe.corpus import Corpus  # noqa: PLC0415
-    from etude.recipe.json_schema import json_schema  # noqa: PLC0415
+    from etude.compose.corpora import corpus_schema  # noqa: PLC0415
     from etude.recipe.reference import corpus_reference  # noqa: PLC0415
 
-    typer.echo(corpus_reference(TABLES) if markdown else json.dumps(json_schema(TABLES, Corpus), indent=2, ensure_ascii=False))
+    typer.echo(corpus_reference(TABLES) if markdown else json.dumps(corpus_schema(), indent=2, ensure_ascii=False))

@@ -39,14 +39,14 @@ def train(
     """
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
     from etude.cli.words import where  # noqa: PLC0415
-    from etude.compose.tokenizers import train_tokenizer  # noqa: PLC0415
+    from etude.compose.tokenizers import tokenizer_train  # noqa: PLC0415
 
     chosen = [*(options or [])]
     if size is not None:
         chosen.append(f"size={size}")
     if chat_template is not None:
         chosen.append(f"chat_template={json.dumps(_template(chat_template))}")
-    made = train_tokenizer(paths or [], to=to, kind=kind, options=chosen, columns=_columns(column), voice=TerminalVoice())
+    made = tokenizer_train(paths or [], to=to, kind=kind, options=chosen, columns=_columns(column), voice=TerminalVoice())
     if as_json:
         figures = {"bytes_per_token": made.sample.bytes_per_token, "unknown": made.sample.unknown, "changed": made.sample.changed}
         typer.echo(json.dumps({"folder": str(made.folder), "size": made.size, **figures, "lines": made.lines}, ensure_ascii=False))
@@ -72,9 +72,9 @@ def extend(
     """
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
     from etude.cli.words import where  # noqa: PLC0415
-    from etude.compose.extending import extend_tokenizer  # noqa: PLC0415
+    from etude.compose.extending import tokenizer_extend  # noqa: PLC0415
 
-    made = extend_tokenizer(
+    made = tokenizer_extend(
         base, paths, to=to, add=add, minimum_count=minimum_count, columns=_columns(column), voice=TerminalVoice()
     )
     before, after = made.before.bytes_per_token, made.after.bytes_per_token
@@ -101,9 +101,9 @@ def show(
     from rich.console import Console  # noqa: PLC0415
 
     from etude.cli.terminal import TerminalVoice  # noqa: PLC0415
-    from etude.compose.tokenizers import show_tokenizer  # noqa: PLC0415
+    from etude.compose.tokenizers import tokenizer_show  # noqa: PLC0415
 
-    seen = show_tokenizer(name, _text_of(file) if file is not None else text, voice=TerminalVoice())
+    seen = tokenizer_show(name, _text_of(file) if file is not None else text, voice=TerminalVoice())
     if as_json:
         typer.echo(json.dumps(seen.to_dict(), ensure_ascii=False))
         return

@@ -29,6 +29,7 @@ from etude.lineage.lock import locked
 from etude.lineage.store import open_store
 from etude.model.tokenizer import load_tokenizer
 from etude.recipe.corpus import Corpus
+from etude.recipe.json_schema import json_schema
 from etude.recipe.load import Loaded, load_as
 
 On = Literal["processes", "local", "slurm", "ray"]
@@ -52,7 +53,12 @@ def read_corpus_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = 
     return load_as(Corpus, path, overrides, tables=catalog.TABLES)
 
 
-def prepare_corpus(
+def corpus_schema() -> dict[str, Any]:
+    """What a corpus recipe can say, as JSON Schema for editors."""
+    return json_schema(catalog.TABLES, Corpus)
+
+
+def corpus_prepare(
     recipe: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     *,
@@ -205,7 +211,7 @@ def _published(plan: Plan, target: Path | None, name: str, voice: Voice, project
     return Prepared(folder, manifest, reused=False)
 
 
-def show_corpus(reference: str | os.PathLike[str], *, project: Path | None = None, verify: bool = False) -> tuple[Path, dict[str, Any]]:
+def corpus_show(reference: str | os.PathLike[str], *, project: Path | None = None, verify: bool = False) -> tuple[Path, dict[str, Any]]:
     """The folder and the manifest of a prepared corpus, whose every number tells a step of the way.
 
     Args:

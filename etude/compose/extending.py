@@ -41,7 +41,7 @@ class ExtendedBase:
     """What was read and left out, and what was done to the weights."""
 
 
-def extend_tokenizer(
+def tokenizer_extend(
     base: str | os.PathLike[str],
     paths: Paths,
     *,
@@ -56,7 +56,7 @@ def extend_tokenizer(
 
     Args:
         base: a model by any of its names (its weights are extended too, adapters melted in), or a folder with a tokenizer alone.
-        paths: as `train_tokenizer` takes them.
+        paths: as `tokenizer_train` takes them.
         to: a folder that is made.
         add: how many tokens.
         minimum_count: how often a pair must occur to become one.

@@ -45,7 +45,7 @@ class Trained:
     """What was read and left out, and what it has no token for."""
 
 
-def train_tokenizer(
+def tokenizer_train(
     paths: Paths,
     *,
     to: str | os.PathLike[str],
@@ -101,7 +101,7 @@ def _chosen(kind: str, options: Mapping[str, Any] | Sequence[str]) -> Vocabulary
     return chosen
 
 
-def show_tokenizer(
+def tokenizer_show(
     name: str | os.PathLike[str], text: str | None = None, *, voice: Voice | None = None, project: Path | None = None
 ) -> SeenTokens:
     """What a tokenizer does to a text: its pieces, bytes a token, whether the text comes back, marks, chat template.

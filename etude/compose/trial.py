@@ -160,6 +160,7 @@ def _digest(example: Example) -> bytes:
 
 
 def only(role: str, example: Example) -> Example:
+    """Its samples of that role."""
     return Example(tuple(sample for sample in example.samples if sample.role == role), example.source, example.row)
 
 

@@ -40,7 +40,8 @@ def identity(kind: type[Stage], **changes) -> str:
     written["train"] |= changes
     known = SimpleNamespace(parent=SimpleNamespace(fingerprint="a" * 64), outline=SimpleNamespace(stop_ids=frozenset()))
     made = kind.model_validate(written, context={"tables": catalog.TABLES})
-    return _identity(made, known, SimpleNamespace(fingerprint="b" * 64), torch.float32)
+    prepared = SimpleNamespace(fingerprint="b" * 64, replayed=None)
+    return _identity(made, known, None, prepared, torch.float32, {})
 
 
 def test_a_key_that_a_later_etude_adds_makes_no_other_stage():

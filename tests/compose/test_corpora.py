@@ -49,7 +49,7 @@ def project(folder, rows, **keys):
 
 
 def prepared(recipe, to, **more):
-    return etude.prepare_corpus(recipe, to=to, project=recipe.parent, **more)
+    return etude.corpus_prepare(recipe, to=to, project=recipe.parent, **more)
 
 
 def content(folder):
@@ -145,13 +145,13 @@ def test_versions_in_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".etude").mkdir()
     recipe = project(tmp_path, texts(40), deduplicate={"near": None})
-    first = etude.prepare_corpus(recipe)
-    assert first.folder == tmp_path / ".etude" / "corpora" / "made" / "1" and etude.prepare_corpus(recipe).reused
-    second = etude.prepare_corpus(recipe, ["held_out=0.3"])
-    assert second.folder.name == "2" and etude.show_corpus("made")[0] == second.folder
-    assert etude.show_corpus("corpus:made@1", verify=True)[0] == first.folder
+    first = etude.corpus_prepare(recipe)
+    assert first.folder == tmp_path / ".etude" / "corpora" / "made" / "1" and etude.corpus_prepare(recipe).reused
+    second = etude.corpus_prepare(recipe, ["held_out=0.3"])
+    assert second.folder.name == "2" and etude.corpus_show("made")[0] == second.folder
+    assert etude.corpus_show("corpus:made@1", verify=True)[0] == first.folder
     with pytest.raises(etude.EtudeError, match="no corpus 'made@7'"):
-        etude.show_corpus("made@7")
+        etude.corpus_show("made@7")
 
 
 KILLED = """
@@ -173,7 +173,7 @@ def slow(kind):
     return one
 clean.Cleaner.clean, tokenise.Writer.tokenise = slow("clean"), slow("tokenise")
 import etude
-etude.prepare_corpus(sys.argv[1] + "/corpus.yaml", to=sys.argv[1] + "/c", project=sys.argv[1])
+etude.corpus_prepare(sys.argv[1] + "/corpus.yaml", to=sys.argv[1] + "/c", project=sys.argv[1])
 """
 
 

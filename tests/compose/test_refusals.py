@@ -45,7 +45,7 @@ def test_one_row_with_an_answer_among_texts(project, base, voice):
     texts = stage(project / "texts.jsonl", held_out=held_out)
     (project / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
     done = etude.run(str(recipe(project / "texts.yaml", base, {"s": texts})), project=project).stages["s"]
-    assert [axis.name for axis in done.judgement.axes] == ["loss on held-out answers", "loss on general text"], (
+    assert [axis.name for axis in done.judgement.axes] == ["loss on held-out text", "loss on general text"], (
         "nothing to answer in raw text"
     )
     texts["data"] |= {"sources": str(project / "answers.jsonl"), "held_out": {"path": str(project / "one.jsonl")}}
@@ -113,7 +113,7 @@ def test_compare_needs_an_artefact(project, base):
         (["stages.dpo.data.held_out=1"], "1 row is held out"),
         (
             [
-                "stages.dpo.objective={{kind: grpo, beta: 0.1, rewards: [{{kind: metric, metric: valid-json}}]}}",
+                "stages.dpo.objective={{kind: ppo, beta: 0.1, rewards: [{{kind: metric, metric: valid-json}}]}}",
                 "stages.dpo.adapt=full",
                 "stages.dpo.data.sources={answers}",
             ],

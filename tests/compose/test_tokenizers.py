@@ -75,7 +75,7 @@ def test_every_kind_of_file_gives_the_same_tokenizer(tmp_path):
     }
     found = {}
     for name, (paths, columns) in given.items():
-        made = etude.train_tokenizer(
+        made = etude.tokenizer_train(
             [tmp_path / path for path in paths], to=tmp_path / "made" / name, options={"size": 700}, columns=columns
         )
         assert made.size == 700 == len(AutoTokenizer.from_pretrained(made.folder)) and made.sample.changed == 0
@@ -85,7 +85,7 @@ def test_every_kind_of_file_gives_the_same_tokenizer(tmp_path):
 
 @pytest.mark.parametrize("kind", TABLES["tokenizer"])
 def test_every_kind_is_saved_with_a_note_of_what_it_is_from(kind, code, tmp_path):
-    made = etude.train_tokenizer([code], to=tmp_path / "made", kind=kind)
+    made = etude.tokenizer_train([code], to=tmp_path / "made", kind=kind)
     note = json.loads((tmp_path / "made" / "made_from.json").read_text())
     assert note["kind"] == kind and note["read"] == [{"path": str(code), "rows": len(LEARNT)}]
     assert note["bytes"] == sum(len(text.encode()) for text in LEARNT)
@@ -98,7 +98,7 @@ def test_every_kind_is_saved_with_a_note_of_what_it_is_from(kind, code, tmp_path
 def test_rows_that_say_nothing_are_counted(tmp_path):
     (tmp_path / "some.jsonl").write_text('{"text": "aaa bbb"}\n{"text": ""}\nnot json\n{"text": "ccc"}\n')
     voice = Listening()
-    made = etude.train_tokenizer([tmp_path / "some.jsonl"], to=tmp_path / "made", kind="characters", voice=voice)
+    made = etude.tokenizer_train([tmp_path / "some.jsonl"], to=tmp_path / "made", kind="characters", voice=voice)
     assert made.lines == tuple(voice.lines)
     (unreadable,) = [line for line in made.lines if "unreadable rows" in line]
     assert "1 left out" in unreadable and f"{tmp_path / 'some.jsonl'}:3" in unreadable
@@ -110,7 +110,7 @@ def test_conversations_and_pairs_are_read_for_their_words(tmp_path):
     (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "ghi", "chosen": "jkl", "rejected": "mno"}) + "\n")
     files = [tmp_path / "chat.jsonl", tmp_path / "pairs.jsonl"]
-    made = etude.train_tokenizer(files, to=tmp_path / "made", kind="characters", options=["unknown=mark"])
+    made = etude.tokenizer_train(files, to=tmp_path / "made", kind="characters", options=["unknown=mark"])
     assert set(made.tokenizer.get_vocab()) == {*"abcdefghijklmno", "<unk>", "<|endoftext|>", "<|padding|>"}
 
 
@@ -125,36 +125,36 @@ def test_what_is_refused_names_what_and_where(code, base, tmp_path):
         (DataError, "no text to learn", {"paths": []}),
     ]:
         with pytest.raises(refused, match=match):
-            etude.train_tokenizer(**{"paths": [code], "to": tmp_path / "made", **given})
+            etude.tokenizer_train(**{"paths": [code], "to": tmp_path / "made", **given})
     damaged = tmp_path / "damaged.jsonl.gz"
     damaged.write_bytes(gzip.compress(code.read_bytes())[:5000])
     with pytest.raises(DataError, match=r"damaged.jsonl.gz: the file is damaged"):
-        etude.train_tokenizer([damaged], to=tmp_path / "made")
+        etude.tokenizer_train([damaged], to=tmp_path / "made")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.jsonl.gz"], "nothing half done is left"
-    etude.train_tokenizer([code], to=tmp_path / "letters", kind="characters")
+    etude.tokenizer_train([code], to=tmp_path / "letters", kind="characters")
     with pytest.raises(ModelError, match="no byte-level merges"):
-        etude.extend_tokenizer(tmp_path / "letters", [code], to=tmp_path / "more")
+        etude.tokenizer_extend(tmp_path / "letters", [code], to=tmp_path / "more")
     with pytest.raises(ModelError, match="there is no model"):
-        etude.extend_tokenizer("no-such-base", [code], to=tmp_path / "more", project=tmp_path)
+        etude.tokenizer_extend("no-such-base", [code], to=tmp_path / "more", project=tmp_path)
     with pytest.raises(EtudeError, match="0 tokens cannot be added"):
-        etude.extend_tokenizer(base, [code], to=tmp_path / "more", add=0)
+        etude.tokenizer_extend(base, [code], to=tmp_path / "more", add=0)
 
 
 def test_a_tokenizer_alone_is_extended(code, tmp_path):
     prose = rows(tmp_path / "prose.jsonl", ["a hedgehog and another hedgehog\n"] * 40)
-    etude.train_tokenizer([prose], to=tmp_path / "own", options=["size=300"])
-    made = etude.extend_tokenizer(tmp_path / "own", [code], to=tmp_path / "more", add=100)
+    etude.tokenizer_train([prose], to=tmp_path / "own", options=["size=300"])
+    made = etude.tokenizer_extend(tmp_path / "own", [code], to=tmp_path / "more", add=100)
     assert len(made.added) == 100 and sorted(path.name for path in made.folder.iterdir()) == [
         "made_from.json", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     note = json.loads((made.folder / "made_from.json").read_text())
     assert note["base"] == str(tmp_path / "own") and note["new_tokens"] == [made.added.start, made.added.stop]
-    again = etude.extend_tokenizer(tmp_path / "own", [code], to=tmp_path / "again", add=100)
+    again = etude.tokenizer_extend(tmp_path / "own", [code], to=tmp_path / "again", add=100)
     assert (again.folder / "tokenizer.json").read_bytes() == (made.folder / "tokenizer.json").read_bytes()
 
 
 def test_a_base_writes_code_in_fewer_tokens_and_old_text_as_before(base, code, tmp_path):
-    made = etude.extend_tokenizer(base, [code], to=tmp_path / "more", add=200, project=tmp_path)
+    made = etude.tokenizer_extend(base, [code], to=tmp_path / "more", add=200, project=tmp_path)
     old, new = load_tokenizer(base), load_tokenizer(made.folder)
     before, after = written(old, HELD_OUT), written(new, HELD_OUT)
     assert after.bytes_per_token > 1.3 * before.bytes_per_token, "on text that it did not learn from"
@@ -171,12 +171,12 @@ def test_a_base_writes_code_in_fewer_tokens_and_old_text_as_before(base, code, t
 
 def test_the_new_rows_are_learnt_by_a_recipe(base, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = etude.extend_tokenizer(base, [code], to=tmp_path / "more", add=50, project=tmp_path)
+    made = etude.tokenizer_extend(base, [code], to=tmp_path / "more", add=50, project=tmp_path)
     stage = small_project.stage(rows(tmp_path / "held.jsonl", [text[:400] for text in HELD_OUT]), adapt={"kind": "embeddings"}, held_out=4)
     etude.run(str(small_project.recipe(tmp_path / "learn.yaml", made.folder, {"learn": stage}, evaluate=None)), project=tmp_path)
     config = json.loads((etude.show("learn", project=tmp_path).folder / "adapter_config.json").read_text())
     assert config["token_indices"] == list(made.added)
-    further = etude.extend_tokenizer("learn", [code], to=tmp_path / "further", add=10, project=tmp_path)
+    further = etude.tokenizer_extend("learn", [code], to=tmp_path / "further", add=10, project=tmp_path)
     moved = AutoModelForCausalLM.from_pretrained(further.folder).get_input_embeddings().weight
     begun = AutoModelForCausalLM.from_pretrained(made.folder).get_input_embeddings().weight
     first = made.added.start
@@ -185,15 +185,15 @@ def test_the_new_rows_are_learnt_by_a_recipe(base, code, tmp_path, monkeypatch):
 
 
 def test_what_a_tokenizer_does_is_shown(base, tmp_path):
-    made = etude.train_tokenizer([], to=tmp_path / "bytes", kind="bytes", options={"chat_template": "chatml"})
-    seen = etude.show_tokenizer(made.folder, "aß🙂")
+    made = etude.tokenizer_train([], to=tmp_path / "bytes", kind="bytes", options={"chat_template": "chatml"})
+    seen = etude.tokenizer_show(made.folder, "aß🙂")
     assert seen.to_dict()["pieces"] == [
         {"text": "a", "ids": [97]}, {"text": "ß", "ids": list("ß".encode())}, {"text": "🙂", "ids": list("🙂".encode())},
     ]  # fmt: skip
     assert (seen.to_dict()["bytes_per_token"], seen.to_dict()["comes_back"]) == (1.0, True)
     assert {mark["text"]: mark["for"] for mark in seen.to_dict()["marks"]}["<|endoftext|>"] == "end"
     assert "<|im_end|>" in seen.to_dict()["conversation"] and "chat template" in seen.to_dict()["stop"]
-    assert etude.show_tokenizer(base, project=tmp_path).to_dict()["comes_back"]
+    assert etude.tokenizer_show(base, project=tmp_path).to_dict()["comes_back"]
 
 
 def test_unknown_characters_are_counted_when_data_are_prepared(tmp_path):
@@ -201,7 +201,7 @@ def test_unknown_characters_are_counted_when_data_are_prepared(tmp_path):
     from etude.recipe.schema import Data
 
     text = ["ACGT" * 5, "ACxT" * 5, "GGAC" * 5]
-    made = etude.train_tokenizer([rows(tmp_path / "dna.jsonl", text)], to=tmp_path / "made", kind="alphabet")
+    made = etude.tokenizer_train([rows(tmp_path / "dna.jsonl", text)], to=tmp_path / "made", kind="alphabet")
     data = Data.model_validate({"sources": [{"path": str(tmp_path / "dna.jsonl")}], "held_out": 0})
     counts = prepare(data, made.tokenizer, roles=(), stop_ids=frozenset({made.tokenizer.eos_token_id}), seed=0).counts
     assert counts.total("unknown") == 5
@@ -214,7 +214,7 @@ def test_a_damaged_reading_back_would_be_seen(base, code, tmp_path, monkeypatch)
 
     monkeypatch.setattr(extending, "load_tokenizer", lambda folder: load_tokenizer(base))
     with pytest.raises(ModelError, match="otherwise than it was saved"):
-        etude.extend_tokenizer(base, [code], to=tmp_path / "more", add=5, project=tmp_path)
+        etude.tokenizer_extend(base, [code], to=tmp_path / "more", add=5, project=tmp_path)
     assert not (tmp_path / "more").exists()
 
 
@@ -227,9 +227,9 @@ def test_families_that_build_their_tokenizer_anew(family, code, tmp_path):
     made.save_pretrained(tmp_path / "base")
     if family == "LlamaTokenizer":
         with pytest.raises(ModelError, match="characters with bytes to fall back on"):
-            etude.extend_tokenizer(tmp_path / "base", [code], to=tmp_path / "more")
+            etude.tokenizer_extend(tmp_path / "base", [code], to=tmp_path / "more")
         return
-    more = etude.extend_tokenizer(tmp_path / "base", [code], to=tmp_path / "more", add=20)
+    more = etude.tokenizer_extend(tmp_path / "base", [code], to=tmp_path / "more", add=20)
     old, new = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "base", more.folder))
     assert type(new).__name__ == family and more.added == range(len(old), len(old) + 20)
     assert all(new.get_vocab()[name] == i for name, i in old.get_vocab().items())
@@ -242,4 +242,4 @@ def test_unigram_bases_say_what_can_be_extended(tmp_path):
     made = Tokenizer(models.Unigram([("a", -1.0), ("<unk>", -2.0)], 1, False))
     PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(tmp_path / "uni")
     with pytest.raises(ModelError, match=r"unigram model \(SentencePiece\).*\n.*GPT-2, Llama 3, Qwen, SmolLM"):
-        etude.extend_tokenizer(tmp_path / "uni", [], to=tmp_path / "more")
+        etude.tokenizer_extend(tmp_path / "uni", [], to=tmp_path / "more")

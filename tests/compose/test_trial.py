@@ -13,6 +13,7 @@ from etude.compose.trial import fair_sample, trial_of, units
 from etude.core.sample import Example, Sample
 from etude.data.prepare import prepare
 from etude.evaluation.general_text import GeneralText
+from etude.objective.next_token import NextToken
 from etude.recipe.schema import Data, Evaluate
 
 
@@ -36,7 +37,7 @@ def test_a_short_passage_does_not_end_the_general_text(tmp_path):
     tokenizer = chat_tokenizer()
     prepared = prepare(data, tokenizer, roles=(), stop_ids=frozenset({tokenizer.eos_token_id}), seed=0)
     text = GeneralText(("The quick brown fox.", "", "A lazy dog, and another one.", "Never " * 100, "Not reached."), "made")
-    trial = trial_of(prepared, text, tokenizer, settings, 128)
+    trial = trial_of(prepared, text, tokenizer, settings, 128, NextToken())
     assert [passage.row for passage in trial.general] == [1, 3, 4] and len(trial.general_bytes) == 3
     assert sum(len(passage.samples[0]) for passage in trial.general) == 80
 

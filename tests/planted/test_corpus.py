@@ -21,7 +21,7 @@ def prepared(folder, rows, tokenizer=None, **keys):
     (tokenizer or chat_tokenizer(None, eos="</s>")).save_pretrained(folder / "tokenizer")
     recipe = {"name": "made", "sources": "rows.jsonl", "tokenizer": "./tokenizer", "held_out": 0, "deduplicate": {"near": None}, **keys}
     (folder / "corpus.yaml").write_text(json.dumps(recipe))
-    made = etude.prepare_corpus(folder / "corpus.yaml", to=folder / "c", project=folder)
+    made = etude.corpus_prepare(folder / "corpus.yaml", to=folder / "c", project=folder)
     return Shards.open(made.folder), made.manifest
 
 
@@ -88,7 +88,7 @@ def test_14_text_that_changed_is_another_corpus(tmp_path):
     with pytest.raises(DataError, match="holds another corpus"):
         prepared(tmp_path, [*rows[:-1], "changed"])
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
-    again = etude.prepare_corpus(tmp_path / "corpus.yaml", to=tmp_path / "c", project=tmp_path)
+    again = etude.corpus_prepare(tmp_path / "corpus.yaml", to=tmp_path / "c", project=tmp_path)
     assert again.reused and again.manifest["identity"] == first["identity"]
 
 
