@@ -20,7 +20,8 @@ from etude.model.load import load
 from etude.model.policy import Policy
 from etude.model.probe import choose_layout
 from etude.objective.contract import Objective
-from etude.recipe.schema import Data, Train
+from etude.recipe.data import Data
+from etude.recipe.schema import Train
 from side_by_side.plan import Plan
 from side_by_side.worker import Turns
 

@@ -58,6 +58,11 @@ class Attached:
         raise NotImplementedError(f"{type(self).__name__} rewrites its parent")
         yield
 
+    @property
+    def melts_into(self) -> str:
+        """Which weights `merged` melts it into, in words."""
+        return "its parent's weights"
+
     def merged(self) -> PreTrainedModel:
         """The model with what was learnt melted into its weights; the adaptation is gone afterwards."""
         return self.model

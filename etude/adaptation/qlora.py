@@ -51,6 +51,10 @@ class QLoraAttached(PeftAttached):
     def can_switch_off(self) -> bool:
         return False
 
+    @property
+    def melts_into(self) -> str:
+        return "its parent's weights as their four bits hold them (into the unrounded ones it would be another model)"
+
     def merged(self) -> PreTrainedModel:
         """Melted into the four bits' values, as it was trained; into the original weights it would be another model."""
         with torch.no_grad():

@@ -1,10 +1,12 @@
 """From a name to a model that runs: a base, or an artefact with everything it stands on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adaptation.contract import Attached
@@ -47,6 +49,20 @@ class Known:
         return described_outputs(self.folder)
 
 
+@dataclass(frozen=True, slots=True)
+class Melted:
+    """An adapter that became weights, and what that changed."""
+
+    into: str
+    difference: float
+    """Largest of a log-probability, in nats, before whatever is melted is converted."""
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return f"melted into {self.into}; log-probabilities move by at most {self.difference:.1e} nats"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
     """A model with its tokenizer, ready to compute."""
@@ -60,6 +76,8 @@ class Opened:
     """The artefact's adapter, where it is one; can be switched off."""
     outputs: tuple[str, Outputs] | None = None
     """The objective that trained its linear head, and what that says; None where it has none."""
+    melted: tuple[Melted, ...] = ()
+    """Adapters that became weights, the lowest first."""
 
 
 def asking(name: str, outputs: tuple[str, Outputs] | None) -> str:
@@ -135,15 +153,37 @@ def open_model(known: Known, store: Store, *, dtype: torch.dtype, device: torch.
     read_in = torch.float32 if melted else dtype
     loaded = load(known.outline, dtype=read_in, device=device, bases=store.bases, attention=attention.NAME, say=voice.say)
     model = loaded.model
-    for folder in melted:
-        model = reattach(model, folder).merged()
+    model, told = melt(model, melted)
     if melted:
         _convert(model, dtype)
     attached = reattach(model, on_top) if on_top is not None else None
     outputs = known.outputs if not merge else None
     if outputs is not None:
         reload_outputs(model, known.folder, outputs[1])
-    return Opened(model.eval(), loaded.tokenizer, loaded.stop_ids, known.parent, attached, outputs)
+    return Opened(model.eval(), loaded.tokenizer, loaded.stop_ids, known.parent, attached, outputs, told)
+
+
+def melt(model: PreTrainedModel, folders: Sequence[Path]) -> tuple[PreTrainedModel, tuple[Melted, ...]]:
+    """Make weights of the adapters in these folders, one upon the other, and measure on a few tokens what that changes."""
+    told = []
+    for folder in folders:
+        attached = reattach(model, folder)
+        before = _log_probabilities(attached.model)
+        model = attached.merged()
+        told.append(Melted(attached.melts_into, float((_log_probabilities(model) - before).abs().max())))
+    return model, tuple(told)
+
+
+def _log_probabilities(model: PreTrainedModel) -> Tensor:
+    """[tokens, vocabulary] of a row of random tokens, always the same."""
+    vocabulary = model.config.get_text_config().vocab_size
+    tokens = torch.randint(vocabulary, (1, 24), generator=torch.Generator().manual_seed(0)).to(model.device)
+    training = model.training
+    try:
+        with torch.no_grad():
+            return model.eval()(input_ids=tokens, use_cache=False).logits[0].float().log_softmax(-1)
+    finally:
+        model.train(training)
 
 
 def _convert(model: PreTrainedModel, dtype: torch.dtype) -> None:

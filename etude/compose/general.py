@@ -9,7 +9,8 @@ from etude.evaluation.judge import GENERAL_LOSS
 from etude.lineage.record import Parent
 from etude.lineage.store import Store
 from etude.lineage.tree import ancestors
-from etude.recipe.schema import Evaluate, Source
+from etude.recipe.data import Source
+from etude.recipe.schema import Evaluate
 
 
 def general_text_of(settings: Evaluate) -> GeneralText | None:

@@ -20,9 +20,10 @@ from etude.data.show import as_json, renderables
 from etude.data.sources import parts
 from etude.errors import DataError, EtudeError
 from etude.lineage.store import Store, open_store
+from etude.recipe.data import Data, Source
 from etude.recipe.json_schema import json_schema
 from etude.recipe.paths import SCHEMES
-from etude.recipe.schema import Data, Recipe, Source
+from etude.recipe.schema import Recipe
 from etude.recipe.write import recipe_for
 
 _MOST_LABELS = 20

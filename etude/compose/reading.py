@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from etude.compose.recipes import read_recipe
 from etude.compose.voice import Voice
 from etude.data.texts import Texts, expected_bytes
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 Paths = Sequence[str | os.PathLike[str] | Source]
 _PIECE = 4000

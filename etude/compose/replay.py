@@ -1,13 +1,20 @@
 """What is learnt again beside the task, so that it is not forgotten: never what is judged, and every row of it counted."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from etude.compose.artefacts import Opened
+from etude.compose.processes import leads
 from etude.compose.trial import Trial
+from etude.compose.voice import Voice
+from etude.core import ranks
 from etude.core.sample import Example, Sample
 from etude.data.encoder import Encoder
 from etude.data.order import Order
@@ -15,9 +22,13 @@ from etude.data.prepare import Prepared, Replayed, prepare
 from etude.data.records import RowError, Text
 from etude.data.samples import Teacher
 from etude.data.template import Template
-from etude.errors import DataError
+from etude.engine.rollouts import asked_and_answered
+from etude.errors import DataError, TrainingError
 from etude.evaluation.general_text import general_text
-from etude.recipe.schema import Data, Replay, Source, Stage
+from etude.lineage.durable import write_file
+from etude.model.generate import generate
+from etude.recipe.data import Data, Replay, Source
+from etude.recipe.schema import Stage
 
 RUN = 16
 """Tokens in a row that no replayed row has in common with a passage that is judged."""
@@ -44,7 +55,7 @@ def with_replay(
     settings = stage.data.replay
     if settings is None:
         return prepared
-    name, found, trained_on = _rows(settings, stage, tokenizer, stop_ids)
+    name, found, trained_on = _rows(settings, stage, prepared, tokenizer, stop_ids)
     judged = _runs(one.samples[0] for one in trial.general) if trial is not None else np.zeros(0, np.uint64)
     asked = {part for one in held_out for sample in one.samples for part in (sample.tokens.tobytes(), _prompt(sample))}
     alike = set()
@@ -56,6 +67,8 @@ def with_replay(
     if not kept:
         what = f"data.replay: no row of {name} is left: {len(alike):,} were read, and all have something in common with what is judged"
         raise DataError(what, "give another `source`, or judge less (`evaluate.keep.tokens`)")
+    if settings.answers:
+        name, kept = f"the parent's answers to {name}", _questions(kept)
     weights = [source.weight or float(len(examples)) for source, examples in prepared.train]
     source = Source(path=name, weight=sum(weights) * settings.share / (1 - settings.share))
     samples = [sample for example in kept for sample in example.samples]
@@ -67,19 +80,22 @@ def with_replay(
         logical_tokens=sum(map(len, samples)),
         supervised_tokens=sum(int((sample.weight > 0).sum()) for sample in samples),
         fingerprint=hashlib.sha256(b"|".join(sample.tokens.tobytes() + sample.weight.tobytes() for sample in samples)).hexdigest(),
+        answers="to be answered before anything is learnt" if settings.answers else "",
     )
     known = np.union1d(prepared.trained_on, trained_on)
     return replace(prepared, train=[*prepared.train, (source, kept)], replayed=replayed, trained_on=known)
 
 
 def _rows(
-    settings: Replay, stage: Stage, tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]
+    settings: Replay, stage: Stage, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]
 ) -> tuple[str, list[Example], np.ndarray]:
     """What they are called, all of them, and the digests by which other runs know them."""
     if settings.source is not None:
         data = stage.data.model_copy(update={"sources": [settings.source], "held_out": 0, "replay": None})
         rows = prepare(data, tokenizer, roles=(), stop_ids=stop_ids, seed=stage.train.seed)
-        return settings.source.path, [one for _, examples in rows.train for one in examples], rows.trained_on
+        return settings.source.path, rows.examples, rows.trained_on
+    if settings.answers:
+        return "the training rows", prepared.examples, np.zeros(0, np.uint64)
     text = general_text()
     return "general text installed with Python", list(_texts(text.passages, stage.data, tokenizer, stop_ids)), np.zeros(0, np.uint64)
 
@@ -92,6 +108,77 @@ def _texts(passages: Sequence[str], data: Data, tokenizer: PreTrainedTokenizerBa
         except RowError as error:
             raise error.at("general text", number) from error
         yield from (Example(samples, "general text", number) for samples in lesson.examples)
+
+
+def _questions(examples: Sequence[Example]) -> list[Example]:
+    """Each prompt once, with nothing but itself to be learnt until the parent has answered it.
+
+    Raises:
+        TrainingError: a row asks nothing.
+    """
+    found: dict[bytes, Example] = {}
+    for one in examples:
+        prompt = np.asarray(asked_and_answered(one)[0], np.int32)
+        whole = np.concatenate([np.zeros(1, np.float32), np.ones(len(prompt) - 1, np.float32)])
+        found.setdefault(prompt.tobytes(), Example((Sample(prompt, whole),), one.source, one.row))
+    return list(found.values())
+
+
+def answered(prepared: Prepared, stage: Stage, opened: Opened, context: int, folder: Path, voice: Voice) -> Prepared:
+    """The same with the parent's answers behind the prompts that are replayed; written to the run's folder once, and read from there.
+
+    Args:
+        opened: the parent, before anything is put on it.
+        context: longest path in tokens.
+
+    Raises:
+        TrainingError: what was written is of other prompts.
+    """
+    settings, replayed = stage.data.replay, prepared.replayed
+    if settings is None or replayed is None or not replayed.answers:
+        return prepared
+    source, questions = prepared.train[-1]
+    file = folder / "replayed.json"
+    if leads() and not file.exists():
+        write_file(file, json.dumps({"answers": _written(questions, settings, opened, voice)}) + "\n")
+    ranks.barrier()
+    answers = json.loads(file.read_text(encoding="utf-8"))["answers"]
+    if [answer["prompt"] for answer in answers] != [one.samples[0].tokens.tolist() for one in questions]:
+        raise TrainingError(f"{file} holds answers to other prompts", "remove it and run again")
+    examples = []
+    for one, answer in zip(questions, answers, strict=True):
+        tokens = np.asarray([*answer["prompt"], *answer["tokens"]], np.int32)[:context]
+        weight = (np.arange(len(tokens)) >= len(answer["prompt"])).astype(np.float32)
+        examples.append(Example((Sample(tokens, weight),), one.source, one.row))
+    whole = sum(answer["stopped"] for answer in answers)
+    samples = [one.samples[0] for one in examples]
+    learnt = sum(int((sample.weight > 0).sum()) for sample in samples)
+    endless = len(answers) - whole
+    open_ended = f"; {endless:,} have no end within {settings.max_new_tokens} tokens, and none is learnt" if endless else ""
+    said = f"answered with {learnt:,} tokens{open_ended}"
+    replayed = replace(replayed, logical_tokens=sum(map(len, samples)), supervised_tokens=learnt, answers=said)
+    voice.say(replayed.line)
+    return replace(prepared, train=[*prepared.train[:-1], (source, examples)], replayed=replayed)
+
+
+def _written(questions: Sequence[Example], settings: Replay, opened: Opened, voice: Voice) -> list[dict[str, Any]]:
+    """What the parent answers, the likeliest token every time."""
+    prompts = [one.samples[0].tokens.tolist() for one in questions]
+    with voice.bar("answers of the parent, to be replayed", len(prompts), "answers") as advance:
+        done = 0
+
+        def told(count: int, _of: int) -> None:
+            nonlocal done
+            advance(count - done, "")
+            done = count
+
+        how = dict(stop_ids=opened.stop_ids, max_new_tokens=settings.max_new_tokens, progress=told, say=voice.say)
+        answers = generate(opened.model, prompts, **how)
+    ends = [[answer.stop] if answer.stop is not None else [] for answer in answers]
+    return [
+        {"prompt": prompt, "tokens": [*answer.tokens, *end], "stopped": answer.stopped}
+        for prompt, answer, end in zip(prompts, answers, ends, strict=True)
+    ]
 
 
 def _prompt(sample: Sample) -> bytes:

@@ -8,8 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from etude.adaptation.contract import Attached
-from etude.adaptation.reload import reattach
-from etude.compose.artefacts import Known, Opened, open_model
+from etude.compose.artefacts import Known, Melted, Opened, melt, open_model
 from etude.compose.begun import Setting
 from etude.compose.voice import Voice
 from etude.errors import ModelError
@@ -53,12 +52,12 @@ def open_streamed(known: Known, stage: Stage, setting: Setting, dtype: torch.dty
 
     reading = {"bases": setting.store.bases, "attention": attention.NAME, "say": voice.say}
     loaded = load(known.outline, dtype=lie or dtype, device=torch.device("cpu"), **reading, place=None if known.adapters else place)
+    told: tuple[Melted, ...] = ()
     model = loaded.model
     if known.adapters:
-        for adapter in known.adapters:
-            model = reattach(model, adapter).merged()
+        model, told = melt(model, known.adapters)
         place(model.requires_grad_(False))
-    return Opened(model.eval(), loaded.tokenizer, loaded.stop_ids, known.parent, None)
+    return Opened(model.eval(), loaded.tokenizer, loaded.stop_ids, known.parent, None, melted=told)
 
 
 def check_streamed(model: PreTrainedModel, attached: Attached) -> None:

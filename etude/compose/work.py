@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from etude.compose.forgetting import against_forgetting
 from etude.compose.general import lost_before
 from etude.compose.judging import Measured, divergences, glance, measure
 from etude.compose.processes import leads
+from etude.compose.replay import answered
 from etude.compose.samples import SAMPLES, continued, read_samples
 from etude.compose.streaming import check_streamed, open_parent, passes_told, what_passes_cost
 from etude.compose.trial import held_out_of
@@ -56,12 +58,16 @@ class Work:
         for line in self.seen:
             voice.say(line)
         self.opened = open_parent(begun.known, stage, setting, begun.dtype)
+        for one in self.opened.melted:
+            voice.say(f"{self.opened.parent.reference}: an adapter is {one.sentence}")
         self.stream = stream_of(self.opened.model)
         layout = choose_layout(self.opened.model)
         if layout.note:
             voice.say(layout.note)
         self.cut = Cut(stage.train.tokens_per_row, stage.data.minimum_shared, layout.name)
         self.policy = Policy(self.opened.model, layout=layout.name, compute=begun.dtype)
+        self.prepared = answered(begun.prepared, stage, self.opened, stage.data.context, folder, voice)
+        self.begun = begun = replace(begun, prepared=self.prepared)
         self.parent: Measured | None = None
         self.judging = 0.0
         """Seconds that measuring has taken so far."""
@@ -196,6 +202,7 @@ class Work:
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
         environment |= self.beside.told()
+        environment |= {"parent": "; ".join(one.sentence for one in self.opened.melted)} if self.opened.melted else {}
         environment |= {"weights": what_passes_cost(self.stream)} if self.stream is not None else {}
         return Story(
             parent=self.opened.parent.reference,
@@ -244,6 +251,8 @@ class Work:
         metrics: dict[str, float | int | str | None] = {"loss": losses[-1].loss if losses else None, "steps": outcome.steps}
         if (best := outcome.kept) is not None:
             metrics |= {"best_step": best.best_step, "steps_not_taken": best.steps_not_taken, f"best {best.figure}": best.best}
+        if self.opened.melted:
+            metrics["melted_parent_difference"] = max(one.difference for one in self.opened.melted)
         counts = self.prepared.counts
         draft = Draft(
             name=self.begun.artefact,

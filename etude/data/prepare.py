@@ -20,7 +20,7 @@ from etude.data.stretches import rows_wanted
 from etude.data.telltale import MARKS, secret, texts_in
 from etude.data.template import Template, as_dict
 from etude.errors import DataError
-from etude.recipe.schema import Data, Source
+from etude.recipe.data import Data, Source
 
 BATCH = 256
 """Rows whose texts are encoded together."""
@@ -39,10 +39,14 @@ class Replayed:
     logical_tokens: int
     supervised_tokens: int
     fingerprint: str
-    """SHA-256 over tokens and weights."""
+    """SHA-256 over tokens and weights; of prompts that the parent is yet to answer, over these."""
+    answers: str = ""
+    """How far the parent is with its answers to them; empty where rows are learnt as they are."""
 
     @property
     def line(self) -> str:
+        if self.answers:
+            return f"replay: {self.share:.1%} of all rows drawn are of {self.name}: {self.rows:,} prompts, {self.answers}"
         aside = f"; {self.left_out:,} left out, which share something with what is judged" if self.left_out else ""
         learnt = f"{self.supervised_tokens:,} of {self.logical_tokens:,} tokens learnt"
         return f"replay: {self.share:.1%} of all rows drawn are of {self.name}: {self.rows:,} to choose from ({learnt}){aside}"

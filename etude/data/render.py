@@ -8,7 +8,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from etude.data.records import Completion, Pair, Record, RowError, Text
 from etude.errors import DataError
-from etude.recipe.schema import Render
+from etude.recipe.data import Render
 
 TEMPLATE = "rows that `render` or `where` cannot be applied to"
 _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)

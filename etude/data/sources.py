@@ -15,7 +15,7 @@ from etude.data.read import UNREADABLE, Row, hub, read
 from etude.data.records import Record, RowError
 from etude.data.render import condition, renderer
 from etude.errors import DataError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 Reader = Callable[[dict[str, Any]], Record]
 

@@ -6,7 +6,7 @@ from etude.core.sample import Example
 from etude.data.counts import Counts
 from etude.data.records import Question
 from etude.errors import DataError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from etude.data.counts import SourceCounts
 from etude.data.read import Row
 from etude.data.records import RowError, Text
 from etude.data.sources import Reader, wanted
-from etude.recipe.schema import Data, Source
+from etude.recipe.data import Data, Source
 
 MOST, SHORTEST = 200, 2000
 """Stretches at most, and characters of each at least."""

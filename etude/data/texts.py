@@ -7,7 +7,7 @@ from etude.data.locate import File, locate
 from etude.data.read import Row
 from etude.data.records import Completion, Conversation, Pair, Rated, Record, RowError, Text
 from etude.data.sources import wanted
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 _PACKED = 4
 """Bytes of text that a packed byte is taken for, until it is read."""

@@ -98,7 +98,7 @@ class Rollouts:
     def _write(self, step: int, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Sample, reward and score under the policy as it is now."""
         how: Sampling = self.sampling
-        asked_of = [_parts(one) for one in examples]
+        asked_of = [asked_and_answered(one) for one in examples]
         prompts = [prompt for prompt, _ in asked_of]
         answers = generate(
             self.policy.model,
@@ -193,7 +193,7 @@ def rewarded(objective: Objective) -> Sampling | None:
     return sampling
 
 
-def _parts(one: Example) -> tuple[list[int], list[int]]:
+def asked_and_answered(one: Example) -> tuple[list[int], list[int]]:
     """What a row asks, and its own answer: the last run of supervised tokens, and all before it.
 
     Raises:

@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from etude.recipe.schema import Name, Source
+from etude.recipe.data import Source
+from etude.recipe.schema import Name
 from etude.recipe.strict import FileText, ModelText, OneOrMany, Strict, one_of
 
 

@@ -102,3 +102,15 @@ def test_a_teacher_of_other_tokens_is_refused(base, project, voice, tmp_path):
     with pytest.raises(ModelError, match=r"do not have the same vocabulary \([0-9,]+ and [0-9,]+ tokens\)"):
         etude.run(str(file), voice=voice, project=project)
     assert not voice.bars
+
+
+@pytest.mark.parametrize(("kind", "into"), [("lora", "its parent's weights;"), ("qlora", "as their four bits hold them")])
+def test_a_melted_parent_is_recorded_with_what_that_changed(base, project, voice, kind, into):
+    """A stage on an adapter: what it was melted into, and the largest difference of a log-probability."""
+    first = stage(project / "answers.jsonl", adapt={"kind": kind}, learning_rate=3e-2)
+    file = recipe(project / "two.yaml", base, {"first": first, "second": stage(project / "answers.jsonl", parent="first")})
+    done = etude.run(str(file), voice=voice, project=project).stages["second"]
+    assert 0 <= done.record.metrics["melted_parent_difference"] < 1e-4
+    (said,) = [line for line in voice.lines if line.startswith("two-first@1: an adapter is melted into")]
+    assert into in said and "log-probabilities move by at most" in said
+    assert "melted into" in done.judgement.about.environment["parent"]

@@ -9,7 +9,8 @@ from small_project import stage
 
 from etude import catalog
 from etude.compose.begun import _identity
-from etude.recipe.schema import Data, Stage, Train
+from etude.recipe.data import Data
+from etude.recipe.schema import Stage, Train
 
 
 class LaterTrain(Train):

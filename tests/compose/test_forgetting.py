@@ -5,9 +5,12 @@ import json
 import pytest
 import torch
 from small_project import recipe, stage
+from transformers import AutoModelForCausalLM
 
 import etude
+from etude.compose.artefacts import open_model
 from etude.compose.begun import Setting, begin, length
+from etude.compose.replay import answered
 from etude.compose.voice import Voice
 from etude.data.order import Order
 from etude.errors import DataError, RecipeError, TrainingError
@@ -115,6 +118,36 @@ def test_rows_of_ones_own_are_replayed_but_not_those_held_out(project, base):
     replayed = begun.prepared.replayed
     assert (replayed.rows, replayed.left_out) == (52 - 8, 8), "the eight that are held out"
     assert length(begun_stage(project), begun.prepared)[0] == 40, "32 rows of the task once, and a fifth beside them"
+
+
+def test_the_parents_own_answers_are_replayed(project, base, voice):
+    """What plain transformers writes on the same prompts, the likeliest token every time; before anything is trained, full tuning too."""
+    one = replaying(project, {"share": 0.5, "answers": True, "max_new_tokens": 6}, adapt="full", steps=4)
+    file = recipe(project / "own.yaml", base, {"s": one})
+    begun, store = _begun(file, project), open_store(project)
+    opened = open_model(begun.known, store, dtype=torch.float32, device=torch.device("cpu"), voice=Voice(), merge=True)
+    settings = etude.read_recipe(str(file)).recipe.stages["s"]
+    prepared = answered(begun.prepared, settings, opened, 128, project, voice)
+    _, rows = prepared.train[-1]
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    assert len(rows) == 32, "each training row once, no held-out one"
+    for row in rows[:8]:
+        tokens, learnt = row.samples[0].tokens, row.samples[0].weight > 0
+        prompt = torch.tensor(tokens[~learnt])[None]
+        written = plain.generate(prompt, max_new_tokens=6, do_sample=False)[0, prompt.shape[1] :]
+        assert tokens[learnt].tolist() == written.tolist()
+    (project / "replayed.json").write_text((project / "replayed.json").read_text().replace('"prompt": [', '"prompt": [7, ', 1))
+    with pytest.raises(TrainingError, match="answers to other prompts"):
+        answered(begun.prepared, settings, opened, 128, project, voice)
+    done = etude.run(str(file), voice=voice, project=project).stages["s"]
+    (said,) = done.judgement.about.against_forgetting
+    assert said.startswith("Replay: 8 of the 16 rows drawn (50.0%) were of the parent's answers to the training rows, ")
+    assert any("32 prompts, to be answered before" in line for line in voice.lines)
+    assert any("32 prompts, answered with " in line for line in voice.lines)
+    (project / "texts.jsonl").write_text("".join(json.dumps({"text": f"Text number {i} is here."}) + "\n" for i in range(40)))
+    one["data"]["sources"] = str(project / "texts.jsonl")
+    with pytest.raises(TrainingError, match="nothing can be asked"):
+        etude.run(str(recipe(project / "texts.yaml", base, {"s": one})), voice=voice, project=project)
 
 
 def test_replay_is_for_tokens(project, base, voice):

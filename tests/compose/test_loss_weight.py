@@ -16,7 +16,7 @@ from etude.data.rows import Cut
 from etude.errors import TrainingError
 from etude.model.policy import Policy
 from etude.objective.next_token import NextToken
-from etude.recipe.schema import Data
+from etude.recipe.data import Data
 
 
 def written(folder, name, count):

@@ -198,7 +198,7 @@ def test_what_a_tokenizer_does_is_shown(base, tmp_path):
 
 def test_unknown_characters_are_counted_when_data_are_prepared(tmp_path):
     from etude.data.prepare import prepare
-    from etude.recipe.schema import Data
+    from etude.recipe.data import Data
 
     text = ["ACGT" * 5, "ACxT" * 5, "GGAC" * 5]
     made = etude.tokenizer_train([rows(tmp_path / "dna.jsonl", text)], to=tmp_path / "made", kind="alphabet")

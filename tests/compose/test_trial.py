@@ -14,7 +14,8 @@ from etude.core.sample import Example, Sample
 from etude.data.prepare import prepare
 from etude.evaluation.general_text import GeneralText
 from etude.objective.next_token import NextToken
-from etude.recipe.schema import Data, Evaluate
+from etude.recipe.data import Data
+from etude.recipe.schema import Evaluate
 
 
 def pieces(row: int, count: int) -> list[Example]:

@@ -7,7 +7,7 @@ from etude.data.detect import detect
 from etude.data.records import Completion, Conversation, Message, Pair, Rated, RowError, Text
 from etude.data.render import renderer
 from etude.errors import DataError
-from etude.recipe.schema import Render
+from etude.recipe.data import Render
 
 
 def user(text, train=None):

@@ -10,7 +10,7 @@ from test_formats import READ
 
 from etude.data.prepare import prepare
 from etude.errors import DataError
-from etude.recipe.schema import Data
+from etude.recipe.data import Data
 
 ODD = [
     None,

@@ -12,7 +12,7 @@ from rich.console import Console
 from etude.data.prepare import prepare
 from etude.data.show import as_json, renderables, spans
 from etude.errors import DataError
-from etude.recipe.schema import Data
+from etude.recipe.data import Data
 
 STOPS = frozenset({3})  # <|im_end|>
 

@@ -16,7 +16,7 @@ from etude.data.read import read
 from etude.data.records import RowError
 from etude.data.sources import digest, wanted
 from etude.errors import DataError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 ROWS = [{"prompt": f"question {i} 🙂", "completion": f"answer\n{i}"} for i in range(5)]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)

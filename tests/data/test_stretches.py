@@ -8,7 +8,7 @@ from etude.data.order import Order
 from etude.data.prepare import prepare, training_texts
 from etude.data.stretches import SHORTEST, stretched
 from etude.model.bpe import train_bpe
-from etude.recipe.schema import Data
+from etude.recipe.data import Data
 
 
 @given(st.lists(st.text("ab \n", min_size=0, max_size=3000), max_size=20), st.booleans())

@@ -8,7 +8,7 @@ from chat_tokenizers import CHATML, ENDS_WITH_NEXT_TURN, LLAMA2, chat_tokenizer
 
 from etude.data.prepare import prepare
 from etude.errors import DataError
-from etude.recipe.schema import Data
+from etude.recipe.data import Data
 
 END = "<|im_end|>"
 

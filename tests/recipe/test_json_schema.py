@@ -10,10 +10,10 @@ from test_recipe_mutations import WHOLE
 
 from etude.catalog import FORMATS
 from etude.errors import RecipeError
+from etude.recipe.data import Source
 from etude.recipe.document import Problems, read
 from etude.recipe.json_schema import json_schema
 from etude.recipe.load import load
-from etude.recipe.schema import Source
 
 # The leaf that cannot be imported has no options to list.
 LISTED = {**TABLES, "tracker": {"board": TABLES["tracker"]["board"]}}

@@ -19,7 +19,7 @@ from etude.data.supervise import TrainOn, answers_of
 from etude.data.telltale import texts_in
 from etude.data.template import Template
 from etude.errors import DataError
-from etude.recipe.schema import Data, Source
+from etude.recipe.data import Data, Source
 
 FLAGS = ("unrolled", "prefilled", "opening", "touching", "marked")
 MOST_LABELS = 20

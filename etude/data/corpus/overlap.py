@@ -12,7 +12,7 @@ from etude.data.records import RowError
 from etude.data.sources import parts
 from etude.errors import DataError
 from etude.recipe.corpus import Benchmark, Overlap
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 COLUMNS = ("question", "prompt", "text", "input", "instruction")
 

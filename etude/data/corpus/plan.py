@@ -12,7 +12,7 @@ from etude.data.locate import File, locate
 from etude.lineage.durable import write_file
 from etude.lineage.fingerprint import fingerprint
 from etude.recipe.corpus import Corpus
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 UNIT = 256 * 2**20
 """Bytes of input files that are read by one process where several machines read; a larger file is one unit."""
