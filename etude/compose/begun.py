@@ -206,6 +206,9 @@ def _check_objective(stage: Stage) -> None:
     if stage.data.replay is not None and not objective.weighs_tokens:
         what = f"data.replay mixes in rows to be learnt token by token, and {objective.kind} compares or rates whole answers"
         raise TrainingError(what, "leave it out, or replay in a stage of `next-token`")
+    if sampling is not None and stage.train.stability is not None:
+        what = f"train.stability may go back and pass over rows, and what {objective.kind} learns from is written for each step, once"
+        raise TrainingError(what, "leave it out; a gradient that is not finite is refused in any case")
     if sampling is not None and stage.train.early_stopping is not None:
         what = f"train.early_stopping looks at held-out rows, and what {objective.kind} learns from is yet to be written"
         raise TrainingError(what, "leave it out, and look at the reward in the journal")

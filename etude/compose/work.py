@@ -44,6 +44,9 @@ from etude.model.probe import choose_layout
 from etude.model.quiet import quiet
 from etude.model.streamed import stream_of
 
+_EVENTS = 10
+"""Steps that were not taken, and times the run went back, that the report tells one by one."""
+
 
 class Work:
     """A stage at work, between its inputs and its artefact."""
@@ -197,7 +200,8 @@ class Work:
             judging_seconds=judging,
         )
         slower = [f"attention took the slower way in {n:,} forwards: {why}" for why, n in self.policy.counts.slower.items()]
-        refused = [f"{totals.refused_steps} steps were not taken: their gradient was not finite"] if totals.refused_steps else []
+        refused = [*outcome.events[:_EVENTS]]
+        refused += [f"and {more} more events of that kind"] if (more := len(outcome.events) - _EVENTS) > 0 else []
         smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}

@@ -27,7 +27,7 @@ class Totals:
     seconds: float = 0.0
     """Of training alone, over all sittings."""
     refused_steps: int = 0
-    """Steps not taken because their gradient was not finite."""
+    """Steps not taken: a gradient that was not finite, or a spike."""
     smaller_rows: int = 0
     """Times the device ran out of memory and rows were cut in half."""
 
@@ -89,3 +89,5 @@ class Outcome:
     """From the parent, over what was pulled there, as a share of its size; None where nothing was."""
     kept: Kept | None = None
     """Which weights were the best, where the recipe asks for early stopping; the model has them."""
+    events: tuple[str, ...] = ()
+    """Steps that were not taken and why, and when the run went back."""

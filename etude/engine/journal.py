@@ -69,6 +69,14 @@ class Journal:
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
 
+    def rewind(self, step: int) -> None:
+        """Cut off the lines of later steps: the run went back to this one."""
+        self.sync()
+        lines, whole = _lines(self.path)
+        kept = [start for start, line in lines if line["step"] > step]
+        os.truncate(self.path, kept[0] if kept else whole)
+        self._write({"step": step, "time": time.time(), "event": "went back", "cut_lines": len(kept)})
+
     def sync(self) -> None:
         """Bring all lines to the disk, as before a checkpoint that counts on them."""
         self._file.flush()

@@ -10,12 +10,13 @@ import torch
 from etude.core import ranks
 from etude.core.sample import Example
 from etude.data.rows import Cut
-from etude.engine.checkpoint import Checkpoints
+from etude.engine.checkpoint import Checkpoints, Loaded
 from etude.engine.course import Course, Moment, Outcome, Totals
 from etude.engine.decay import Anchors
 from etude.engine.interrupt import Interrupt
 from etude.engine.journal import Journal
 from etude.engine.optimizer import make_optimizer, optimizer_tensors, restore_optimizer, set_rate
+from etude.engine.stability import Guard
 from etude.engine.step import StepResult, take_step
 from etude.engine.stopping import Stopping
 from etude.errors import TrainingError
@@ -48,7 +49,8 @@ class _Run:
         self.step = 0
         self.totals = Totals()
         self.cut = course.cut
-        self.refused = 0
+        self.going_back = False
+        self.guard = Guard(course.train.stability)
 
     def go(self) -> Outcome:
         course = self.course
@@ -58,11 +60,18 @@ class _Run:
         with Interrupt(course.say) as interrupt, self._journal() as journal:
             if self.step == 0:
                 self._tell(journal, {}, edge=True)
+                if self.guard.settings is not None:  # what it may have to go back to
+                    self._save()
             while not self._over:
                 metrics = self._advance()
+                if self.going_back:
+                    self._go_back(journal)
+                    continue
                 self._tell(journal, metrics, edge=self.step == course.steps)
                 stop = interrupt.requested()
-                if stop or self._over or self.step % course.train.checkpoint_every == 0:
+                # Weights after which nothing was like before may not be what the run goes back to.
+                due = self.step % course.train.checkpoint_every == 0 and not (self.guard.settings and self.guard.in_a_row)
+                if stop or self._over or due:
                     if journal is not None:
                         journal.sync()  # a checkpoint counts on the lines before it
                     self._save()
@@ -73,7 +82,7 @@ class _Run:
             course.say(f"stopped after step {self.step} of {course.steps}; the same command goes on from there")
         course.policy.model.eval()
         kept = self.stopping.finish(self.step, course.steps, course.say) if self._over else None
-        return Outcome(self.step, self._over, stopped, self.totals, metrics, self.anchors.distance(), kept)
+        return Outcome(self.step, self._over, stopped, self.totals, metrics, self.anchors.distance(), kept, tuple(self.guard.events))
 
     @property
     def _over(self) -> bool:
@@ -108,8 +117,6 @@ class _Run:
             counts[name] = sum(getattr(result, name) for result in results)
             setattr(totals, name, getattr(totals, name) + counts[name])
         totals.seconds += seconds
-        for result in results:
-            self._count_refusal(result)
         counts |= {"seconds": seconds, "learning_rate": rate}
         means = {name: sum(result.metrics[name] for result in results) / turns for name in results[0].metrics}
         return means | told | {name: float(value) for name, value in counts.items()}
@@ -117,10 +124,17 @@ class _Run:
     def _draw(self) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
         """Which examples the next step learns from, and what is drawn then."""
         course = self.course
-        if course.train.tokens_per_step is None:
-            return course.order.draw(self.drawn, min(course.train.examples_per_step, course.examples - sum(self.drawn)))
+        passed = self.guard.passed
         length = lambda source, index: sum(map(len, course.sources[source][index].samples))
-        return course.order.draw_tokens(self.drawn, course.train.tokens_per_step, length)
+        while True:
+            if course.train.tokens_per_step is None:
+                left = course.examples + sum(passed.values()) - sum(self.drawn)
+                found = course.order.draw(self.drawn, min(course.train.examples_per_step, left))
+            else:
+                found = course.order.draw_tokens(self.drawn, course.train.tokens_per_step, length)
+            if self.drawn not in passed:
+                return found
+            self.drawn = found[1]
 
     def _take(self, examples: list[Example], turn: int = 0) -> StepResult:
         """One move of the optimizer; `turn` counts those on the same examples."""
@@ -131,7 +145,7 @@ class _Run:
         while True:
             torch.manual_seed(seed)
             try:
-                return take_step(
+                result = take_step(
                     course.policy,
                     course.objective,
                     examples,
@@ -140,8 +154,12 @@ class _Run:
                     self.parameters,
                     reference=course.reference,
                     teacher=course.teacher,
+                    accept=self.guard.accepts,
                     clip=course.train.clip,
                 )
+                if not result.taken:
+                    self._refused(len(examples))
+                return result
             except torch.OutOfMemoryError as problem:
                 longest = max(len(sample) for example in examples for sample in example.samples)
                 smaller = max(self.cut.tokens_per_row // 2, longest)
@@ -155,18 +173,28 @@ class _Run:
                 torch.cuda.empty_cache()
                 course.say(f"step {self.step + 1}: out of memory; repeating it in rows of {smaller} tokens, and staying there")
 
-    def _count_refusal(self, result: StepResult) -> None:
-        if result.taken:
-            self.refused = 0
-            return
-        self.refused += 1
+    def _refused(self, examples: int) -> None:
+        """Count a step that was not taken, and say why."""
+        guard, step = self.guard, self.step + 1
         self.totals.refused_steps += 1
-        self.course.say(f"step {self.step}: the gradient is not finite (loss {result.metrics['loss']:.4g}); the step was not taken")
-        if self.refused >= _REFUSED_IN_A_ROW:
+        self.going_back = guard.refuse(step, self.drawn, examples, last=step == self.course.steps)
+        self.course.say(guard.events[-1])
+        if guard.settings is None and len(guard.in_a_row) >= _REFUSED_IN_A_ROW:
             raise TrainingError(
-                f"{self.refused} steps in a row had no finite gradient, the last at step {self.step}",
+                f"{len(guard.in_a_row)} steps in a row had no finite gradient, the last at step {step}",
                 "lower train.learning_rate, or look at the rows of these steps with `etude data show`; checkpoints are untouched",
             )
+
+    def _go_back(self, journal: Journal | None) -> None:
+        """To the newest checkpoint, to go on from there without what was drawn for the steps that were not taken."""
+        self.going_back = False
+        found = self.checkpoints.newest()
+        assert found is not None, "a guarded run saves before its first step"
+        self.guard.pass_over(self.step, found.step)
+        self.course.say(self.guard.events[-1])
+        self._restore(found)
+        if journal is not None:
+            journal.rewind(self.step)
 
     def _tell(self, journal: Journal | None, metrics: dict[str, float], *, edge: bool) -> None:
         """Call the hooks that are due, then write the step down."""
@@ -191,6 +219,7 @@ class _Run:
         tensors |= {f"best/{name}": tensor for name, tensor in self.stopping.weights.items()}
         state = {"step": self.step, "drawn": list(self.drawn), "totals": asdict(self.totals), "tokens_per_row": self.cut.tokens_per_row}
         state |= {"stopping": self.stopping.state} if self.stopping.state else {}
+        state |= {"guard": self.guard.state} if self.guard.settings is not None else {}
         self.checkpoints.save(self.step, tensors, state | {"machine": _machine(self.course.train)})
 
     def _resume(self) -> None:
@@ -199,6 +228,22 @@ class _Run:
             return
         for note in found.notes:
             self.course.say(note)
+        self._restore(found)
+        self.totals = Totals(**found.state["totals"])
+        self.guard.go_on(found.state.get("guard", {}))
+        self.course.say(f"going on from step {self.step} of {self.course.steps}")
+        before, now = found.state["machine"], _machine(self.course.train)
+        if (
+            before.get("tokens_per_row", now["tokens_per_row"]) == now["tokens_per_row"]
+        ):  # not asked for anew: as small as they had to become
+            self.cut = Cut(min(self.cut.tokens_per_row, found.state["tokens_per_row"]), self.cut.minimum_shared, self.cut.layout)
+        for name, then in before.items():
+            if now[name] != then:
+                why = "the run stays right, but not equal to the bit"
+                self.course.say(f"the checkpoint was written with {name}: {then}, here {name}: {now[name]}; {why}")
+
+    def _restore(self, found: Loaded) -> None:
+        """Weights, optimizer, place in the order, and what looks have found."""
         trainable = self.course.attached.trainable
         groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "origin": {}, "optimizer": {}, "best": {}}
         for path, tensor in found.tensors.items():
@@ -211,18 +256,7 @@ class _Run:
                 self.course.attached.origins[name].copy_(tensor)
         restore_optimizer(self.optimizer, trainable, groups["optimizer"])
         self.step, self.drawn = found.state["step"], tuple(found.state["drawn"])
-        self.totals = Totals(**found.state["totals"])
         self.stopping.go_on(found.state.get("stopping", {}), groups["best"])
-        self.course.say(f"going on from step {self.step} of {self.course.steps}")
-        before, now = found.state["machine"], _machine(self.course.train)
-        if (
-            before.get("tokens_per_row", now["tokens_per_row"]) == now["tokens_per_row"]
-        ):  # not asked for anew: as small as they had to become
-            self.cut = Cut(min(self.cut.tokens_per_row, found.state["tokens_per_row"]), self.cut.minimum_shared, self.cut.layout)
-        for name, then in before.items():
-            if now[name] != then:
-                why = "the run stays right, but not equal to the bit"
-                self.course.say(f"the checkpoint was written with {name}: {then}, here {name}: {now[name]}; {why}")
 
 
 def _machine(train: Train) -> dict[str, object]:

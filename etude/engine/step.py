@@ -1,6 +1,7 @@
 """One optimizer step: weigh, cut, accumulate, check, clip, move. The only place where anything is divided."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ class StepResult:
     metrics: dict[str, float]
     """`loss`, each term, what the objective watches, `gradient_norm` before clipping."""
     taken: bool
-    """False where the gradient was not finite: nothing has moved."""
+    """False where it was not accepted, as a gradient that is not finite never is: nothing has moved."""
     logical_tokens: int
     """As if nothing were shared."""
     computed_tokens: int
@@ -39,6 +40,7 @@ def take_step(
     optimizer: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
     *,
+    accept: Callable[[float, float], bool] = lambda _loss, norm: math.isfinite(norm),
     reference: Reference | None = None,
     teacher: Teacher | None = None,
     clip: float | None = 1.0,
@@ -80,15 +82,15 @@ def take_step(
     names = [*weights, *objective.watched]
     zero = torch.zeros((), dtype=torch.float64, device=policy.device)
     means = ranks.total(torch.stack([sums.get(name, zero) for name in names])).tolist()
-    norm = _clip(parameters, clip)
-    taken = bool(torch.isfinite(norm))
+    norm = float(_clip(parameters, clip))
+    metrics = dict(zip(names, means, strict=True))
+    loss = sum(metrics[term] for term in weights)
+    taken = accept(loss, norm)
     if taken:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    metrics = dict(zip(names, means, strict=True))
-    loss = sum(metrics[term] for term in weights)
     return StepResult(
-        {"loss": loss, **metrics, "gradient_norm": float(norm)},
+        {"loss": loss, **metrics, "gradient_norm": norm},
         taken,
         sum(row.logical_tokens for row in rows),
         sum(row.computed_tokens for row in rows),

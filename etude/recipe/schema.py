@@ -19,6 +19,19 @@ class EarlyStopping(Strict):
     """What a gain must exceed: nats a token of the held-out loss, or the share of held-out pairs preferred."""
 
 
+class Stability(Strict):
+    """What happens where a step is unlike those before it: it is not taken, and several in a row take the run back; `{}` is usual."""
+
+    window: Annotated[int, Field(ge=4)] = 32
+    """Steps whose losses and gradient norms say what is usual; until half of them are there only what is not finite is refused."""
+    threshold: PositiveFloat = 10.0
+    """How many times as far above the median as values usually scatter a spike is."""
+    skips: Annotated[int, Field(ge=0)] = 2
+    """Spikes in a row that are only passed by; the next takes the run back to its last checkpoint, without the rows of these steps."""
+    roll_backs: PositiveInt = 3
+    """How often the run goes back before it stops with an error."""
+
+
 class Placement(Strict):
     """Where a model lies while it learns; none of it changes what is learnt."""
 
@@ -85,6 +98,8 @@ class Train(Strict):
     held-out rows (200 at most) are looked at, and then not judged: what chose the weights cannot say how good they are."""
     samples: list[str] = []
     """Texts that the model goes on from at every look at the held-out rows (`evaluate_every`); shown and kept in the report."""
+    stability: Stability | None = None
+    """Guard against spikes of the loss and the gradient norm; without it only a gradient that is not finite is refused."""
     trackers: list[one_of("tracker")] = []  # type: ignore[valid-type]
     """Where metrics go besides the JSONL file that is always written."""
 

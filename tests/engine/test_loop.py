@@ -105,7 +105,7 @@ def test_a_step_without_a_finite_gradient_is_refused_counted_and_said(tmp_path):
 
     outcome = fit(changed(made, hooks=[(spoil, 1)]).course)
     assert outcome.finished and outcome.totals.refused_steps == 1
-    assert [line for line in made.said if line.startswith("step 2: the gradient is not finite")]
+    assert [line for line in made.said if line.startswith("step 2 was not taken: the gradient is not finite")]
     assert all(torch.isfinite(p).all() for p in made.attached.trainable.values())
 
 
