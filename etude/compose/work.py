@@ -29,7 +29,7 @@ from etude.compose.verdict import Story, curve, headline_metrics, judged, write
 from etude.core import ranks
 from etude.data.order import Order
 from etude.data.rows import Cut
-from etude.engine.course import Course, Hook, Moment, Outcome
+from etude.engine.course import Course, Hook, Moment, Outcome, Totals
 from etude.engine.loop import fit
 from etude.engine.trackers.contract import Tracking
 from etude.evaluation.judgement import Cost, Judgement
@@ -37,6 +37,7 @@ from etude.lineage.durable import folder_size
 from etude.lineage.record import Draft, Fingerprints
 from etude.lineage.store import now
 from etude.lineage.surroundings import machine_here, versions_here
+from etude.model.arithmetic import arithmetic, peak
 from etude.model.blocks import compile_blocks
 from etude.model.device import describe, peak_memory
 from etude.model.policy import Policy
@@ -72,6 +73,8 @@ class Work:
         self.prepared = answered(begun.prepared, stage, self.opened, stage.data.context, folder, voice)
         self.begun = begun = replace(begun, prepared=self.prepared)
         self.parent: Measured | None = None
+        self.peak = 0.0
+        """Measured operations a second; 0 where it was not."""
         self.judging = 0.0
         """Seconds that measuring has taken so far."""
         if not stage.adapt.keeps_parent:
@@ -89,6 +92,7 @@ class Work:
             self.attached.notes += [note] if (note := pad_apart(self.opened.tokenizer, self.opened.stop_ids)) else []
             set_padding(self.opened.model.config, self.opened.tokenizer)
         check_streamed(self.opened.model, self.attached)
+        self.arithmetic = arithmetic(self.opened.model)
         for note in self.attached.notes:
             voice.say(note)
 
@@ -101,6 +105,9 @@ class Work:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if train.compile:
             self.voice.say(compile_blocks(model))
+        if train.tokens_per_step is not None:  # a long run that wants to know how well it uses what it has
+            self.peak = peak(model, self.cut.tokens_per_row, self.policy.compute)
+            self.voice.say(f"matrix products of the model's own shapes reach {self.peak / 1e9:,.0f} GFLOP/s here")
         sources = [examples for _, examples in self.prepared.train]
         weights = [source.weight or float(len(examples)) for source, examples in self.prepared.train]
         examples, steps = length(self.stage, self.prepared)
@@ -155,13 +162,19 @@ class Work:
                 speed = moment.totals.logical_tokens / max(1e-9, moment.totals.seconds)
                 loss = moment.metrics.get("loss")
                 reward = f"reward {moment.metrics['reward']:.3f} · " if "reward" in moment.metrics else ""
-                note = f"{reward}loss {loss:.4f} · {speed:,.0f} tokens/s" if loss is not None else ""
+                used = f" · {self._of_peak(moment.totals)}" if self.peak else ""
+                note = f"{reward}loss {loss:.4f} · {speed:,.0f} tokens/s{used}" if loss is not None else ""
                 advance(moment.step - done, note)
                 done = moment.step
 
             yield [*hooks, (show, 1)]
         tracking.finish()
         self.voice.say(f"trained for {time.perf_counter() - began:.0f} seconds in this sitting")
+
+    def _of_peak(self, totals: Totals) -> str:
+        """What training reaches of what matrix products reach alone."""
+        done = self.arithmetic.of(totals.computed_tokens, totals.predictions, totals.pairs) / max(1e-9, totals.seconds) / ranks.world()
+        return f"{done / 1e9:,.0f} GFLOP/s, {done / self.peak:.0%} of the peak"
 
     def _written(self, moment: Moment) -> None:
         """What the model makes of the recipe's beginnings by now: said, and kept beside the run."""
@@ -205,6 +218,7 @@ class Work:
         smaller = [f"rows were cut smaller {totals.smaller_rows} times: out of memory"] if totals.smaller_rows else []
         environment = versions_here() | {"device": describe(self.setting.device).name, "threads": str(torch.get_num_threads())}
         environment |= {"compute type": str(self.policy.compute).removeprefix("torch."), "seed": str(self.stage.train.seed)}
+        environment |= {"arithmetic": f"{self._of_peak(totals)} measured with matrix products of the model's shapes"} if self.peak else {}
         environment |= self.beside.told()
         environment |= {"parent": "; ".join(one.sentence for one in self.opened.melted)} if self.opened.melted else {}
         environment |= {"weights": what_passes_cost(self.stream)} if self.stream is not None else {}

@@ -24,6 +24,10 @@ class Totals:
     logical_tokens: int = 0
     computed_tokens: int = 0
     supervised_tokens: int = 0
+    predictions: int = 0
+    """Distinct ones."""
+    pairs: int = 0
+    """Of a query and a key that it sees."""
     seconds: float = 0.0
     """Of training alone, over all sittings."""
     refused_steps: int = 0

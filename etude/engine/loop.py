@@ -113,9 +113,10 @@ class _Run:
         seconds = time.perf_counter() - started
         totals = self.totals
         counts: dict[str, float] = {}
-        for name in ("logical_tokens", "computed_tokens", "supervised_tokens"):
+        for name in ("logical_tokens", "computed_tokens", "supervised_tokens", "predictions", "pairs"):
             counts[name] = sum(getattr(result, name) for result in results)
             setattr(totals, name, getattr(totals, name) + counts[name])
+        del counts["predictions"], counts["pairs"]  # of no interest step by step
         totals.seconds += seconds
         counts |= {"seconds": seconds, "learning_rate": rate}
         means = {name: sum(result.metrics[name] for result in results) / turns for name in results[0].metrics}

@@ -30,6 +30,10 @@ class StepResult:
     computed_tokens: int
     supervised_tokens: int
     """Memberships: a prediction shared by two samples counts twice."""
+    predictions: int
+    """Distinct ones."""
+    pairs: int
+    """Of a query and a key that it sees, over all rows; windows apart."""
 
 
 def take_step(
@@ -95,6 +99,8 @@ def take_step(
         sum(row.logical_tokens for row in rows),
         sum(row.computed_tokens for row in rows),
         sum(len(row.member_sample) for row in rows),
+        sum(len(row.target) for row in rows),
+        sum(int(row.position.sum()) + row.computed_tokens for row in rows),
     )
 
 
