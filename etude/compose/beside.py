@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from etude.adaptation.contract import Attached
 from etude.compose.artefacts import Opened
-from etude.compose.begun import Begun, Setting
+from etude.compose.begun import Begun, Setting, length
 from etude.compose.processes import leads
 from etude.compose.reward_models import scorers
 from etude.compose.teaching import lessons
@@ -32,10 +32,10 @@ class Beside:
         self.stored: StoredReference | None = None
         self.second: Policy | None = None  # in memory
         self.declared = ""
-        if not stage.adapt.keeps_parent and stage.objective.needs_reference:
-            if stage.objective.sampling is None:
+        if stage.objective.needs_reference:
+            if stage.objective.sampling is None and (not stage.adapt.keeps_parent or self._seen_again()):
                 self.stored = self._stored_reference()
-            else:
+            elif not stage.adapt.keeps_parent:
                 self.second = second_copy(policy)
                 why = f"{stage.objective.kind} scores new answers by it, and {stage.adapt.kind} changes it"
                 self._declare("a frozen copy of the parent", why)
@@ -80,6 +80,10 @@ class Beside:
         """What the report says of it, by name."""
         both = {"teacher": self.lessons.who, "second model in memory": self.declared}
         return {name: said for name, said in both.items() if said}
+
+    def _seen_again(self) -> bool:
+        """Whether rows come so often that scoring each once is cheaper than switching adapters off in every step."""
+        return length(self.stage, self.begun.prepared)[0] >= 1.5 * len(self.begun.prepared.examples)
 
     def _declare(self, what: str, why: str) -> None:
         assert self.second is not None, "a second model is never held silently"

@@ -6,6 +6,7 @@ import pytest
 from small_project import COLOURS, make_base, recipe, stage
 
 import etude
+from etude.compose.beside import Beside
 from etude.errors import ModelError
 
 KINDS = ["last_layers", "dora", "pissa", "qlora", "prefix", "prompt", "p-tuning", "bottleneck", "bitfit", "embeddings", "ia3", "vera"]
@@ -114,3 +115,17 @@ def test_a_melted_parent_is_recorded_with_what_that_changed(base, project, voice
     (said,) = [line for line in voice.lines if line.startswith("two-first@1: an adapter is melted into")]
     assert into in said and "log-probabilities move by at most" in said
     assert "melted into" in done.judgement.about.environment["parent"]
+
+
+def test_the_parent_is_asked_once_where_rows_come_again(base, project, voice, monkeypatch):
+    """Then its scores are stored; else the adapter is switched off in every step. Both learn the same."""
+    short = recipe(project / "short.yaml", base, {"p": stage(project / "pairs.jsonl", objective="dpo", steps=4)})
+    etude.run(str(short), voice=voice, project=project)
+    assert "scores of the parent" not in voice.bars
+    file = recipe(project / "long.yaml", base, {"p": stage(project / "pairs.jsonl", objective="dpo", steps=16)})
+    stored = etude.run(str(file), voice=voice, project=project).stages["p"].record.metrics["loss"]
+    assert voice.bars.count("scores of the parent") == 1
+    monkeypatch.setattr(Beside, "_seen_again", lambda self: False)
+    again = recipe(project / "again.yaml", base, {"p": stage(project / "pairs.jsonl", objective="dpo", steps=16, keep_checkpoints=3)})
+    switched = etude.run(str(again), voice=voice, project=project).stages["p"].record.metrics["loss"]
+    assert stored == pytest.approx(switched, abs=1e-5) and stored < 0.69
