@@ -1,4 +1,4 @@
-"""How does etude run the plan? Both answers on one prompt; the parent is the same forest with the adapter off."""
+"""How does etude run the plan? Both answers on one prompt; the parent scores each pair once, in the first pass."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from side_by_side.worker import Turns
 def train(side: str, work: Path, turns: Turns) -> dict[str, object]:
     """Run all steps of the plan in `work`."""
     plan = Plan.read(work, Pair)
-    steps = [[_example(pair, number) for number, pair in enumerate(step, 1)] for step in plan.steps]
-    return etude_side.run(side, work, turns, plan, DPO(beta=BETA), steps)
+    once = [[_example(pair, number) for number, pair in enumerate(step, 1)] for step in plan.batches]
+    return etude_side.run(side, work, turns, plan, DPO(beta=BETA), once * plan.passes)
 
 
 def _example(pair: Pair, number: int) -> Example:

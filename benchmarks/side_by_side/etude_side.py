@@ -12,7 +12,7 @@ from etude.adaptation.reload import reattach
 from etude.core.sample import Example
 from etude.data.rows import Cut
 from etude.engine.optimizer import make_optimizer
-from etude.engine.reference import switched_off
+from etude.engine.reference import StoredReference
 from etude.engine.step import take_step
 from etude.model import attention
 from etude.model.device import choose_dtype
@@ -47,13 +47,18 @@ def run(
     optimizer = make_optimizer(attached, settings, plan.learning_rate)
     parameters = list(attached.trainable.values())
     cut = Cut(settings.tokens_per_row, Data.model_fields["minimum_shared"].default if shared else sys.maxsize, layout.name)
-    reference = switched_off(policy, attached) if objective.needs_reference else None
+    stored: dict[int, StoredReference] = {}  # as a stage does whose rows come more than once: the parent scores them once
     prepared = list(steps)
     loaded.model.train()
     turns.hand_over(ready=True)
     computed = 0
     for examples in prepared:
-        began = time.perf_counter()
+        began, reference = time.perf_counter(), None
+        if objective.needs_reference:
+            if id(examples) not in stored:
+                with torch.no_grad(), attached.off():
+                    stored[id(examples)] = StoredReference(examples, StoredReference.compute(policy, examples, cut))
+            reference = stored[id(examples)]
         result = take_step(policy, objective, examples, cut, optimizer, parameters, reference=reference, clip=settings.clip)
         turns.hand_over(seconds=time.perf_counter() - began, loss=result.metrics["loss"])
         computed += result.computed_tokens
