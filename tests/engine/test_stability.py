@@ -19,7 +19,7 @@ from etude.objective.next_token import NextToken
 from etude.recipe.schema import Stability
 
 STEPS, GARBAGE = 60, range(320, 328)
-GUARD = {"window": 16, "threshold": 8.0, "skips": 1}
+GUARD = {"window": 16, "threshold": 5.0, "skips": 1}
 
 
 def progression(start: int, by: int) -> tiny.Sample:
@@ -105,14 +105,14 @@ def test_a_nan_takes_the_run_back_to_where_there_was_none(tmp_path, clean):
 
 
 def test_a_layer_that_explodes_takes_the_run_back(tmp_path, clean):
-    explode = lambda trainable: trainable["model.layers.1.mlp.down_proj.weight"].mul_(300)
+    explode = lambda trainable: trainable["model.norm.weight"].mul_(30)
     made, outcome = run(tmp_path, plant=once(33, explode))
     assert outcome.finished and "went back from step 35 to 30" in outcome.events[-1]
     assert held_out_loss(made) == pytest.approx(clean, abs=0.1)
 
 
 def test_what_is_planted_at_the_very_end_is_found_too(tmp_path, clean):
-    explode = lambda trainable: trainable["model.layers.1.mlp.down_proj.weight"].mul_(300)
+    explode = lambda trainable: trainable["model.norm.weight"].mul_(30)
     made, outcome = run(tmp_path, plant=once(STEPS - 1, explode))
     assert outcome.finished and "went back from step 60 to 50" in outcome.events[-1]
     assert held_out_loss(made) == pytest.approx(clean, abs=0.1)
