@@ -7,6 +7,7 @@
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,8 @@ SPLITS: tuple[Split, ...] = ("train", "held_out")
 MANIFEST = "manifest.json"
 FORMAT = "etude-shards-1"
 _AGAIN = "prepare the corpus again, or fetch the folder again"
+OPEN = 64
+"""Shards of a split that are mapped at once, two files each: a process may hold only so many open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Documents(Sequence[np.ndarray]):
     def __init__(self, folder: Path, shards: Sequence[Shard], dtype: np.dtype):
         self.shards, self._folder, self._dtype = tuple(shards), folder, dtype
         self._first = np.cumsum([0, *(shard.documents for shard in shards)])
-        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._open: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        """The last used behind the others."""
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -88,9 +92,12 @@ class Documents(Sequence[np.ndarray]):
 
     def _mapped(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         if shard not in self._open:
+            while len(self._open) >= OPEN:
+                self._open.popitem(last=False)
             path = self._folder / self.shards[shard].name
             tokens = np.memmap(path.with_suffix(".tokens"), dtype=self._dtype, mode="r")
             self._open[shard] = (tokens, np.memmap(path.with_suffix(".offsets"), dtype="<i8", mode="r"))
+        self._open.move_to_end(shard)
         return self._open[shard]
 
 

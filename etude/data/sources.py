@@ -138,13 +138,18 @@ def _where(
 
 def _limited(rows: Iterator[tuple[Row, Reader]], limit: int, seed: int, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]:
     """The rows with the smallest digests: the same ones wherever they stand in the file, and nearly the same when rows are added."""
-    good: list[tuple[Row, Reader]] = []
+    held: list[tuple[int, int, Row, Reader]] = []  # a heap, from whose top the row with the largest digest goes when one more comes
+    good = 0
     for row, reader in rows:
-        if isinstance(row.values, dict):
-            good.append((row, reader))
-        else:
+        if not isinstance(row.values, dict):
             yield row, reader
-    order = heapq.nsmallest(limit, range(len(good)), key=lambda i: (digest(good[i][0], seed), i))
-    counts.left_out_by_limit += len(good) - len(order)
-    for i in sorted(order):
-        yield good[i]
+            continue
+        good += 1
+        one = (-int.from_bytes(digest(row, seed), "big"), -good, row, reader)
+        if len(held) < limit:
+            heapq.heappush(held, one)
+        else:
+            heapq.heappushpop(held, one)
+    counts.left_out_by_limit += good - len(held)
+    for _, _, row, reader in sorted(held, key=lambda one: -one[1]):
+        yield row, reader

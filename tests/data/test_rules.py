@@ -2,7 +2,9 @@
 
 import csv
 import re
+import signal
 from collections import Counter
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +26,21 @@ PROSE = (
 def judged(rule, text):
     changes = Counter()
     return rule.judge(changes)(text), changes
+
+
+@contextmanager
+def within(seconds):
+    """Fails where it takes longer, rather than wait for hours."""
+    def ring(*_):
+        raise TimeoutError(f"not done within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def reviews(count, shortest=400):
@@ -118,6 +135,7 @@ def test_length():
     assert judged(Length(least_words=3), "one two")[0] == Rejected("too short")
     assert judged(Length(least_words=0, least_characters=4), "abc")[0] == Rejected("too short")
     assert judged(Length(most_characters=5, least_words=0), "abcdef")[0] == Rejected("too long")
+    assert judged(Length(), "long" * 500)[0] == Rejected("too short"), "one word, however long"
 
 
 @pytest.mark.parametrize(("text", "reason"), [
@@ -141,6 +159,12 @@ PERSONAL = [
     ("call 212-555-0123, 020 7946 0958, +44 (20) 7946 0958", "call [phone number], [phone number], [phone number]"),
     ("IBAN DE89 3704 0044 0532 0130 00 and GB82WEST12345698765432", "IBAN [IBAN] and [IBAN]"),
     ("card 4111 1111 1111 1111 or 5500-0055-5555-5559", "card [card number] or [card number]"),
+    ("card 4111 1111 1111 1111 12/27, Visa 4111111111111111 123", "card [card number] 12/27, Visa [card number] 123"),
+    ("cards 4111 1111 1111 1111 5500 0055 5555 5559", "cards [card number] [card number]"),
+    ("order 22 4111 1111 1111 1111", "order 22 [card number]"),
+    ("AT61 1904 3002 3457 3201 BIC BKAUATWW", "[IBAN] BIC BKAUATWW"),
+    ("GB82 WEST 1234 5698 7654 32 AT61 1904 3002 3457 3201", "[IBAN] [IBAN]"),
+    ("'jane@example.org' or \"joe@example.org\"", "'[e-mail]' or \"[e-mail]\""),
 ]
 INNOCENT = [
     "IBAN DE88 3704 0044 0532 0130 00 has wrong check digits",
@@ -148,6 +172,8 @@ INNOCENT = [
     "version 1.2.3, 10:30:15, a ratio of 16:9, order 4111 1111 1111 1112",
     "@user said a@b, and 1,234,567.89 of 12 345 678",
     "0000 0000 0000 0000",
+    "a[::2], b[1::2], ::add(x)",
+    "serial 1234 5678 9012 3452",
 ]
 
 
@@ -163,6 +189,26 @@ def test_personal_data_is_masked(text, expected):
 @pytest.mark.parametrize("text", INNOCENT)
 def test_what_is_none_stays(text):
     assert judged(Mask(), text) == (text, Counter())
+
+
+LONG = 1_000_000
+"""Characters: with time in proportion to its square a search would take an hour."""
+
+
+@pytest.mark.parametrize("text", [
+    "@" + "QUJD/REVG+R0hJ" * (LONG // 14), "a." * (LONG // 2) + "@", "x@" + "a." * (LONG // 2), "x@" + "a-" * (LONG // 2),
+    "4 " * (LONG // 2), ":1" * (LONG // 2), "1." * (LONG // 2), "DE12 " * (LONG // 5), "A" * LONG + "@", "+" * LONG + "@",
+    "end" + " " * LONG + "end", "end" + "\t \n" * (LONG // 3),
+])  # fmt: skip
+def test_a_long_line_takes_time_in_proportion(text):
+    with within(30):
+        judged(Mask(), text)
+        judged(Normalise(), text)
+
+
+def test_long_runs_of_blanks_go_at_line_ends_alone():
+    blanks = " \t" * 1000
+    assert judged(Normalise(), f"a{blanks}b{blanks}\nc{blanks}")[0] == f"a{blanks}b\nc"
 
 
 def test_mail_and_addresses_as_datatrove_finds_them():

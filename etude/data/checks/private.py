@@ -3,38 +3,15 @@
 Findings name the row and the kind, and show a few characters only: a report is passed around.
 """
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from etude.data.checks.contract import Finding, Place, Severity, rows
 from etude.data.checks.material import Material
+from etude.data.personal import FORMS, spans
 from etude.data.telltale import secret
 
-
-def _luhn(text: str) -> bool:
-    """ISO/IEC 7812-1: every second digit from the right doubled, its digits summed; the whole a multiple of ten."""
-    digits = [int(c) for c in reversed(text) if c.isdigit()]
-    return len(set(digits)) > 1 and sum(sum(divmod(2 * d, 10)) if i % 2 else d for i, d in enumerate(digits)) % 10 == 0
-
-
-def _iban(text: str) -> bool:
-    """ISO 13616: the first four characters put last, letters as numbers from 10 on; the whole is 1 modulo 97."""
-    plain = text.replace(" ", "")
-    return 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
-
-
-PERSONAL: dict[str, tuple[re.Pattern[str], Callable[[str], bool] | None]] = {
-    "e-mail address": (re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}\b", re.I), None),
-    "IBAN": (re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Z0-9])"), _iban),
-    "card number": (re.compile(r"(?<![\d.,+-])(?:3[47]|[2456]\d)\d{2}(?:[ -]?\d){9,15}(?![\d]|[.,]\d)"), _luhn),
-    "phone number": (
-        re.compile(
-            r"(?<![\w.+-])(?:\+\d{1,3}[ ./-]?(?:\(\d{1,4}\)[ ./-]?)?\d(?:[ ./-]?\d){6,11}"  # ITU-T E.123: +49 30 901820
-            r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}([.-])\d{3}\1\d{4})(?![\w]|[.,-]\d)"  # North America: (212) 555-0123
-        ),
-        None,
-    ),
-}
+_OWN = [form for form in FORMS if form.kind != "IP address"]
+"""What belongs to one person; a machine's address seldom does, and is easily mistaken for a version."""
 
 
 def secrets(material: Material) -> Iterator[Finding]:
@@ -54,10 +31,10 @@ def personal(material: Material) -> Iterator[Finding]:
     found: dict[str, list[tuple[Place, str]]] = {}
     for entry in material.entries:
         for text in entry.strings:
-            for kind, (pattern, valid) in PERSONAL.items():
-                match = next((one for one in pattern.finditer(text) if valid is None or valid(one[0])), None)
-                if match is not None:
-                    found.setdefault(kind, []).append((entry.place, match[0]))
+            for form in _OWN:
+                if form.hint(text) and (span := next(spans(text, form), None)) is not None:
+                    start, stop = span
+                    found.setdefault(form.kind, []).append((entry.place, text[start:stop]))
     for kind, places in found.items():
         remedy = "replace it by a placeholder, unless it is public and should be known"
         yield _finding(f"personal data: {kind}", "warning", f"hold something like {_a(kind)}", remedy, places)

@@ -53,11 +53,13 @@ def find_duplicates(plan: Plan) -> None:
         return
     all_parts = parts(plan)
     count = sum(part.count for part in all_parts)
-    arrays = [np.load(part_path(plan.folder, part.name)(".keys.npy"), mmap_mode="r", allow_pickle=False) for part in all_parts]
 
     def column(*numbers: int) -> np.ndarray:
-        held = [np.asarray(array[:, list(numbers)]) for array in arrays]
-        return np.concatenate(held) if held else np.zeros((0, len(numbers)), np.uint64)
+        out = np.empty((count, len(numbers)), np.uint64)
+        for part in all_parts:  # one map at a time: a process may hold only so many files open
+            keys = np.load(part_path(plan.folder, part.name)(".keys.npy"), mmap_mode="r", allow_pickle=False)
+            out[part.first : part.first + part.count] = keys[:, list(numbers)]
+        return out
 
     own = np.arange(count)
     deduplicate = plan.recipe.deduplicate
@@ -84,13 +86,14 @@ def _places(plan: Plan, all_parts: list[Part], documents: np.ndarray) -> dict[st
     """File and row of documents by their numbers; only the parts that hold some are read."""
     files: list[str] = [""] * len(documents)
     rows = np.zeros(len(documents), np.int64)
-    starts = np.array([part.first for part in all_parts])
-    of = np.searchsorted(starts, documents, side="right") - 1
-    for number in np.unique(of).tolist():
-        part = all_parts[number]
+    order = np.argsort(documents, kind="stable")
+    ends = np.searchsorted(documents, [part.first + part.count for part in all_parts], sorter=order).tolist()
+    for part, begin, end in zip(all_parts, [0, *ends], ends):
+        if begin == end:
+            continue
         table = pq.read_table(part_path(plan.folder, part.name)(".parquet"), columns=["file", "row"])
         names, places = table.column("file").to_pylist(), table.column("row").to_numpy()
-        for at in np.flatnonzero(of == number).tolist():
+        for at in order[begin:end].tolist():
             inside = int(documents[at]) - part.first
             files[at], rows[at] = names[inside], places[inside]
     return {"file": pa.array(files, pa.string()), "row": pa.array(rows)}

@@ -16,7 +16,7 @@ class Length(Rule):
 
     kind: ClassVar[str] = "length"
     least_words: Annotated[int, Field(ge=0)] = 10
-    """Fewest words, as white space parts them."""
+    """Fewest words, as white space parts them: 0 for scripts without blanks between words."""
     least_characters: Annotated[int, Field(ge=0)] = 0
     """Fewest characters: for scripts without blanks between words."""
     most_characters: PositiveInt | None = 10_000_000
@@ -26,7 +26,7 @@ class Length(Rule):
         words, least, most = self.least_words, self.least_characters, self.most_characters
 
         def measured(text: str) -> str | Rejected:
-            if len(text) < least or (len(text) < words * 32 and len(text.split(None, words)) < words):
+            if len(text) < least or len(text.split(None, words)) < words:
                 return Rejected("too short")
             return Rejected("too long") if most is not None and len(text) > most else text
 

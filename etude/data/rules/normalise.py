@@ -14,7 +14,7 @@ _LINE_END = re.compile("\r\n|[\r\u2028\u2029]")
 # Nobody writes C1 control characters: they are Windows-1252 read as Latin-1, and browsers show them so (https://encoding.spec.whatwg.org).
 _WINDOWS = {code: bytes([code]).decode("cp1252") for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}
 _MISREAD = re.compile("[" + "".join(map(chr, _WINDOWS)) + "]")
-_BEFORE_LINE_END = re.compile(r"[^\S\n]+(?=\n|\Z)")
+_BEFORE_LINE_END = re.compile(r"(?<![^\S\n])[^\S\n]++(?=\n|\Z)")  # each run of blanks is looked at once, however long it is
 _BLANK_LINES = re.compile(r"\n{4,}")
 
 
