@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chat_tokenizers import chat_tokenizer
+from few_files import few_files
 
 import etude
 from etude.compose import corpora
@@ -103,6 +104,18 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path, small_parts):
     assert len(content(one.folder)) > 5 and content(one.folder) == content(three.folder)
     assert prepared(recipe, tmp_path / "one").reused
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith((".preparing", ".aside"))]
+
+
+def test_many_parts_need_few_open_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("etude.data.corpus.documents.PART", 200)
+    rows = [*texts(100), *texts(10), texts(1)[0]]
+    recipe = project(tmp_path, rows, deduplicate={"near": None})
+    planned = corpora.planned(corpora.read_corpus_recipe(recipe).recipe, tmp_path, corpora.Voice(), tmp_path)  # what is imported once
+    assert planned.units
+    with few_files(40):
+        made = prepared(recipe, tmp_path / "c")
+    assert made.manifest["sources"][0]["exact_duplicates"] == 11
+    assert sorted(one["of"].rpartition(":")[2] for one in rejected(made.folder)) == sorted(["1", "1", *map(str, range(2, 11))])
 
 
 def test_several_sources_and_kinds_of_files(tmp_path):

@@ -218,6 +218,29 @@ def test_a_limit_takes_the_same_rows_wherever_they_stand(tmp_path):
     assert digest(rows[0], 0) != digest(rows[0], 1)
 
 
+def test_a_limit_holds_no_more_rows_than_it_takes(tmp_path, monkeypatch):
+    from weakref import WeakSet
+
+    from etude.data import sources
+
+    class Values(dict):
+        """Of which it can be known whether it is still there."""
+
+    alive, most = WeakSet(), []
+    monkeypatch.setattr(Values, "__hash__", lambda self: id(self), raising=False)
+    whole = sources._clean
+
+    def watched(row):
+        values = Values(row.values)
+        alive.add(values)
+        most.append(len(alive))
+        return whole(sources.Row(row.source, row.number, values))
+
+    monkeypatch.setattr(sources, "_clean", watched)
+    path = write(tmp_path, "a.jsonl", "\n".join(json.dumps({"text": f"row {i}"}) for i in range(500)))
+    assert len(select(path, limit=20)[0]) == 20 and max(most) < 20 + 10
+
+
 def test_half_a_character_is_a_bad_row(tmp_path):
     rows, _ = select(write(tmp_path, "rows.jsonl", '{"text": "\\ud83d"}\n{"text": "b"}\n'))
     assert isinstance(rows[0].values, RowError) and rows[1].values == {"text": "b"}

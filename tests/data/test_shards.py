@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 from chat_tokenizers import chat_tokenizer
+from few_files import few_files
 
+from etude.data import shards as module
 from etude.data.shards import MANIFEST, Shards, ShardWriter, tokenizer_hash
 from etude.errors import DataError
 
@@ -42,6 +44,18 @@ def test_what_is_written_is_read(tmp_path, vocabulary, width):
     with pytest.raises(IndexError):
         shards[50]
     shards.verify()
+
+
+def test_many_shards_need_few_open_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "OPEN", 10)
+    train = some(100)
+    shards = written(tmp_path / "c", train, per_shard=1)
+    documents = shards.documents("train")
+    assert len(documents.shards) == 100
+    with few_files(30):
+        assert documents.lengths.tolist() == [len(one) for one in train]
+        for at in [*range(100), *np.random.default_rng(0).permutation(100).tolist()]:
+            assert (documents[at] == train[at]).all()
 
 
 def test_damage_is_found(tmp_path):
