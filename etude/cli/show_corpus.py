@@ -33,7 +33,9 @@ def pedigree(folder: Path, manifest: dict[str, Any], samples: int) -> Tree:
     for number, source in enumerate(manifest["sources"]):
         _source(tree, source, number, shown, samples)
     for benchmark, count in manifest["questions"].items():
-        tree.add(Text(f"free of {_n(count, 'question')} of {benchmark}"))
+        looked_for = tree.add(Text(f"free of {_n(count, 'question')} of {benchmark}"))
+        if short := manifest.get("questions_too_short", {}).get(benchmark):
+            looked_for.add(Text(f"{_n(short, 'question')} more too short to be looked for: any text may hold them", style="yellow"))
     for note in manifest["notes"]:
         tree.add(Text(note, style="dim"))
     apart = total["held_out"]

@@ -16,10 +16,10 @@ from etude.compose.voice import Voice
 from etude.data.checks.contract import Finding
 from etude.data.checks.every import Unmade, findings, in_order
 from etude.data.checks.material import Material, gather
-from etude.data.checks.overlap import questions
 from etude.data.checks.portrait import Side, portrait
 from etude.data.locate import locate
 from etude.data.mend import Mended, mend
+from etude.data.questions import read_questions
 from etude.data.rows import Cut
 from etude.errors import DataError
 from etude.evaluation import beforehand
@@ -27,6 +27,7 @@ from etude.lineage.store import open_store
 from etude.model.device import best_device, choose_dtype, use_threads
 from etude.model.policy import Policy
 from etude.model.probe import choose_layout
+from etude.recipe.corpus import Benchmark
 
 TOKENS_PER_ROW = 2048
 
@@ -112,7 +113,7 @@ def data_check(
         path: a file or `hub:` data set of rows, or a recipe, whose held-out rows, template and context are then checked too.
         base: whose tokenizer and template read a file's rows; without it they are only read. A recipe names its own.
         stage: which stage of a recipe; by default its first.
-        against: files of questions that must not be trained on.
+        against: files or `hub:` data sets of questions that must not be trained on.
         model: also score the rows with the base: which it answers already, which it finds absurd. Takes minutes on a CPU.
         fix: write a cleaned copy of the file there, and what went and why beside it.
 
@@ -129,7 +130,9 @@ def data_check(
     outline = look_at(name, open_store(project), voice) if name is not None else None
     tokenizer, stop_ids = (outline.tokenizer, outline.stop_ids) if outline is not None else (None, frozenset())
     material = gather(meant.data, tokenizer, roles=meant.roles, stop_ids=stop_ids, seed=meant.seed)
-    material.against = questions(against)
+    if fix is not None and material.stretches:
+        raise DataError(f"--fix {fix}: a text is one row, which cannot be left out of itself", "mend it in an editor, by the findings")
+    material.against = read_questions([Benchmark(path=one) for one in against])
     with voice.bar("checking", len(CHECKS), "checks") as advance:
         every = findings(material, lambda check: advance(1, check))
     found = every.found
@@ -148,8 +151,10 @@ def data_check(
 def _fixable(meant: Meant, out: Path) -> None:
     """One file can be copied cleaned; of several nobody would know where the copy belongs."""
     sources = meant.data.sources
-    if len(sources) > 1 or sources[0].path.startswith("hub:") or len(locate(sources[0].path)[0]) > 1:
-        raise DataError(f"--fix {out}: the data is more than one file, or lies on the hub", "check and fix one file at a time")
+    one = len(sources) == 1 and not sources[0].path.startswith("hub:")
+    files = locate(sources[0].path)[0] if one else []
+    if len(files) != 1 or files[0].url is not None:
+        raise DataError(f"--fix {out}: the data is more than one file, or lies elsewhere", "check and fix one file on this machine")
 
 
 def _by_model(name: str, material: Material, voice: Voice, project: Path | None) -> list[Finding]:

@@ -15,10 +15,11 @@ from etude import catalog
 from etude.compose.artefacts import look_at
 from etude.compose.voice import Advance, Voice
 from etude.data.corpus.gather import gather
-from etude.data.corpus.overlap import read_questions
 from etude.data.corpus.plan import Plan, units_of
 from etude.data.corpus.steps import run
 from etude.data.corpus.tokenise import writing
+from etude.data.questions import read_questions
+from etude.data.read import hub_revision
 from etude.data.shards import Shards
 from etude.engine.interrupt import Interrupt
 from etude.errors import DataError
@@ -120,11 +121,21 @@ def planned(recipe: Corpus, parent: Path, voice: Voice, project: Path | None) ->
         rule.judge(Counter())  # what a rule needs is missed now, not in an hour
     units, files, notes = units_of(recipe.sources)
     inputs: list[dict[str, Any]] = []
-    with voice.bar("hashing", sum(file.size for _, file in files) / 1e6, "MB") as advance:
+    with voice.bar("hashing", sum(file.size or 0 for _, file in files) / 1e6, "MB") as advance:
         for number, file in files:
-            known = {"source": number, "file": file.name, "bytes": file.size}
-            inputs.append(known | ({"sha256": fingerprint_file(file.path)} if file.url is None else {"changed": file.changed()}))
-            advance(file.size / 1e6, "")
+            known = {"source": number, "file": file.name, "kind": file.kind, "bytes": file.size}
+            if file.url is None:
+                inputs.append(known | {"sha256": fingerprint_file(file.path)})
+            else:
+                inputs.append(known | {"changed": file.changed()})
+                if not inputs[-1]["changed"]:
+                    notes.append(f"{file.name}: its place tells neither a tag nor a time: a change that keeps its size cannot be seen")
+            advance((file.size or 0) / 1e6, "")
+    for number, path in enumerate(source.path for source in recipe.sources):
+        if path.startswith("hub:"):
+            inputs.append({"source": number, "file": path, "revision": hub_revision(path)})
+            if inputs[-1]["revision"] is None:
+                notes.append(f"{path}: the hub does not tell its revision now: a change of it cannot be seen")
     plan = Plan(
         recipe=recipe,
         folder=parent,
@@ -135,7 +146,8 @@ def planned(recipe: Corpus, parent: Path, voice: Voice, project: Path | None) ->
         versions={package: _version(package) for package in DECIDING},
         notes=tuple(notes),
     )
-    return replace(plan, folder=parent / f".preparing-{plan.identity[:16]}")
+    # With its name, because a corpus of another name may be prepared beside it from the same text.
+    return replace(plan, folder=parent / f".preparing-{recipe.name}-{plan.identity[:16]}")
 
 
 def _tokenizer(reference: str, voice: Voice, project: Path | None) -> Any:

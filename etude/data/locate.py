@@ -35,9 +35,12 @@ class File:
         return self.url or str(self.path)
 
     @property
-    def size(self) -> int:
-        """Bytes. DataError where it cannot be reached."""
-        return self.path.stat().st_size if self.url is None else int(_info(self.url).get("size") or 0)
+    def size(self) -> int | None:
+        """Bytes; None where the place does not tell. DataError where it cannot be reached."""
+        if self.url is None:
+            return self.path.stat().st_size
+        told = _info(self.url).get("size")
+        return None if told is None else int(told)
 
     def open(self) -> IO[bytes]:
         """Its bytes as they lie there."""
@@ -48,10 +51,14 @@ class File:
         return fsspec.open(self.url, "rb").open()  # type: ignore[union-attr]
 
     def changed(self) -> str:
-        """What the place tells of its content without sending it: size, time, tag."""
+        """What the place tells of its content without sending it: time, tag; empty where it tells neither."""
         known = _info(self.place)
-        kept = ("size", "ETag", "etag", "LastModified", "last_modified", "mtime", "created", "md5Hash", "sha256")
-        return " ".join(f"{key}={known[key]}" for key in kept if known.get(key) is not None)
+        return " ".join(f"{key}={known[key]}" for key in _TELLING if known.get(key) is not None)
+
+    @property
+    def kind(self) -> str:
+        """Its endings: how it is read."""
+        return self.suffix + (self.path.suffix.lower() if self.compression else "")
 
     @property
     def compression(self) -> str | None:
@@ -64,6 +71,10 @@ class File:
         return path.suffix.lower()
 
 
+_TELLING = (
+    "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "created", "Content-MD5", "Digest", "md5Hash", "sha256",
+)  # fmt: skip
+"""What file systems call the tag and the time of a file's content."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 

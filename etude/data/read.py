@@ -40,13 +40,13 @@ def read(file: File) -> Iterator[Row]:
 
 def hub(path: str, split: str) -> Iterator[Row]:
     """The rows of `hub:owner/name[:config]`, through the `datasets` library. DataError where it is missing or cannot reach the data."""
-    name, _, config = path.removeprefix("hub:").partition(":")
+    name, config = _on_hub(path)
     try:
         import datasets  # noqa: PLC0415
     except ImportError:
         raise DataError(f"{path}: reading from the hub needs the `datasets` library", "install it with `uv sync --extra hub`") from None
     try:
-        table = datasets.load_dataset(name, config or None, split=split)
+        table = datasets.load_dataset(name, config, split=split)
         for number, values in enumerate(table, 1):
             yield Row(path, number, dict(values))
     except Exception as error:  # the library lets through whatever its network layers raise
@@ -55,6 +55,22 @@ def hub(path: str, split: str) -> Iterator[Row]:
             f"{path}: cannot be loaded (split {split!r}): {type(error).__name__}: {reason}",
             "check the name, the split and the network; offline, give the path of a downloaded file instead",
         ) from error
+
+
+def hub_revision(path: str) -> str | None:
+    """The commit at which a data set of the hub is now; None where the hub cannot be asked."""
+    try:
+        from huggingface_hub import HfApi  # noqa: PLC0415 (a heavy import)
+
+        return HfApi().dataset_info(_on_hub(path)[0]).sha
+    except Exception:  # noqa: BLE001 (whatever its network layers raise)
+        return None
+
+
+def _on_hub(path: str) -> tuple[str, str | None]:
+    """Name and configuration."""
+    name, _, config = path.removeprefix("hub:").partition(":")
+    return name, config or None
 
 
 def _open(file: File) -> IO[bytes]:

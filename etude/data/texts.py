@@ -37,7 +37,8 @@ def expected_bytes(source: Source) -> int:
 
 
 def _size(file: File) -> int:
-    return file.path.stat().st_size * (_PACKED if file.compression or file.suffix == ".parquet" else 1)
+    """0 where the place does not tell."""
+    return (file.size or 0) * (_PACKED if file.compression or file.suffix == ".parquet" else 1)
 
 
 class Texts:

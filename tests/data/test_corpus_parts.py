@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from etude.data.corpus.duplicates import Signer, equal, joined
-from etude.data.corpus.ngrams import grams, numbers, words
-from etude.data.corpus.overlap import Question, Questions
+from etude.data.corpus.overlap import Questions, too_short
 from etude.data.corpus.tokenise import held_out
+from etude.data.ngrams import grams, numbers, words
+from etude.data.questions import Question
 from etude.recipe.corpus import Near, Overlap
 
 VOCABULARY = [f"word{i}" for i in range(3000)]
@@ -84,9 +85,9 @@ def test_planted_questions_are_found_and_others_not():
     middle = [" ".join(draw.choices(VOCABULARY, k=draw.randint(8, 12))) for _ in range(50)]
     short = [" ".join(draw.choices(VOCABULARY, k=draw.randint(4, 7))) for _ in range(50)]
     blind = ["Is it so?"] * 3
-    asked = [Question("b", i, text) for i, text in enumerate([*long, *middle, *short, *blind])]
+    asked = [Question("b", "b.jsonl", i, text) for i, text in enumerate([*long, *middle, *short, *blind])]
     questions = Questions(asked, Overlap())
-    assert questions.too_short == 3
+    assert sum(too_short(question, Overlap()) for question in asked) == 3
     texts = some_texts(200, seed=6)
     for question in asked[:200]:
         said = question.text.upper().replace(" ", ",  ", 2)

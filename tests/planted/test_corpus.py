@@ -82,6 +82,24 @@ def test_22_benchmarks_are_not_in_the_training_text(tmp_path):
     assert reasons[3].endswith("questions.jsonl:4"), "each tells which question"
 
 
+def test_22_questions_too_short_to_be_looked_for_are_told(tmp_path):
+    from rich.console import Console
+
+    from etude.cli.show_corpus import pedigree
+
+    for i, texts in enumerate((["what is the name of the river that runs through it", "who was it"], ["is it so", "and where is it"])):
+        (tmp_path / f"questions-{i}.jsonl").write_text("".join(json.dumps({"question": text}) + "\n" for text in texts))
+    rows = [*(TEXT.format(i, i) for i in range(9)), "They asked: what is the name of the river that runs through it? Nobody knew.", "is it so"]
+    _, manifest = prepared(tmp_path, rows, benchmarks=["questions-*.jsonl"])
+    assert list(manifest["questions"].values()) == [2] and list(manifest["questions_too_short"].values()) == [2]
+    with gzip.open(tmp_path / "c" / "rejected.jsonl.gz", "rt") as file:
+        (reason,) = [json.loads(line)["reason"] for line in file]
+    assert reason.endswith("questions-0.jsonl:1"), "the file, not the pattern"
+    console = Console(width=300, record=True, quiet=True)
+    console.print(pedigree(tmp_path / "c", manifest, 0))
+    assert "free of 2 questions of" in (shown := console.export_text()) and "2 questions more too short" in shown
+
+
 def test_14_text_that_changed_is_another_corpus(tmp_path):
     rows = [TEXT.format(i, i) for i in range(10)]
     _, first = prepared(tmp_path, rows)
@@ -90,6 +108,21 @@ def test_14_text_that_changed_is_another_corpus(tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
     again = etude.corpus_prepare(tmp_path / "corpus.yaml", to=tmp_path / "c", project=tmp_path)
     assert again.reused and again.manifest["identity"] == first["identity"]
+
+
+def test_14_the_same_bytes_read_otherwise_are_another_corpus(tmp_path):
+    row = json.dumps({"text": TEXT.format(1, 2)}) + "\n"
+    found = []
+    for name in ("rows.jsonl", "rows.txt"):
+        folder = tmp_path / name
+        folder.mkdir()
+        chat_tokenizer(None, eos="</s>").save_pretrained(folder / "tokenizer")
+        (folder / name).write_text(row)
+        recipe = {"name": "made", "sources": name, "tokenizer": "./tokenizer", "held_out": 0, "deduplicate": {"near": None}}
+        (folder / "corpus.yaml").write_text(json.dumps(recipe))
+        found.append(etude.corpus_prepare(folder / "corpus.yaml", to=folder / "c", project=folder).manifest)
+    assert found[0]["totals"] != found[1]["totals"] and found[0]["identity"] != found[1]["identity"]
+    assert [one["inputs"][0]["kind"] for one in found] == [".jsonl", ".txt"]
 
 
 def test_27_another_tokenizer_than_the_corpus_has(tmp_path):

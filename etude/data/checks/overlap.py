@@ -1,25 +1,20 @@
 """Is anything trained on that will be judged on? The held-out rows, and the questions of benchmarks."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from etude.data.checks.contract import Finding, Place, Skipped, excerpt, first, rows
 from etude.data.checks.material import Entry, Material
-from etude.data.locate import locate
 from etude.data.ngrams import grams, numbers, words
-from etude.data.read import read
-from etude.data.records import RowError
-from etude.errors import DataError
+from etude.data.questions import Question
 
 LONG, SHORT, SHORTEST = 13, 8, 4
 """Words in a row that count as the same: 13 of a long question (Brown et al. 2020, https://arxiv.org/abs/2005.14165, appendix C), 8 of
 one of 8 to 12 words, and the whole of a shorter one; one of fewer than 4 words may stand in any text."""
 MUCH = 0.5
 """A long question counts where this share of its sequences is there, or where two texts share a template they would all be found."""
-COLUMNS = ("question", "prompt", "text", "input", "instruction", "query")
 
 
 def held_out(material: Material) -> Iterator[Finding]:
@@ -47,59 +42,32 @@ def benchmarks(material: Material) -> Iterator[Finding]:
     if not material.against:
         raise Skipped("no benchmark is named", "name files of questions with `--against questions.jsonl`")
     index = _Questions(material.against)
-    held: dict[str, list[tuple[Place, Place, str]]] = defaultdict(list)
+    held: dict[str, list[tuple[Place, Question]]] = defaultdict(list)
     for entry in material.entries:
         if (found := index.held_in(entry)) is not None:
-            question, text = found
-            held[question.source].append((entry.place, question, text))
+            held[found.file].append((entry.place, found))
     for source, found in held.items():
-        places = tuple(place for place, _, _ in found)
+        places = tuple(place for place, _ in found)
         yield Finding(
             "questions of a benchmark",
             "error",
-            f"{rows(len(found), 'hold')} {len({place for _, place, _ in found}):,} questions of {source}: its figures would be untrue",
+            f"{rows(len(found), 'hold')} {len({question for _, question in found}):,} questions of {source}: its figures would be untrue",
             "leave these rows out, or do not judge by this benchmark",
             places,
-            first(f"{place} holds {question}: {excerpt(text)}" for place, question, text in found),
+            first(f"{place} holds {question.place}: {excerpt(question.text)}" for place, question in found),
             drop=places,
         )
-
-
-def questions(paths: Iterable[str]) -> list[tuple[Place, str]]:
-    """Every question in the files, by the first column that is named as questions are.
-
-    Raises:
-        DataError: a file cannot be read, or a row holds no question.
-    """
-    found: list[tuple[Place, str]] = []
-    for path in paths:
-        for file in locate(path)[0]:
-            for row in read(file):
-                if isinstance(row.values, RowError):
-                    raise row.values.at(row.source, row.number)
-                found.append((Place(row.source, row.number), _question(row.values, f"{row.source}:{row.number}")))
-    return found
-
-
-def _question(row: dict[str, Any], place: str) -> str:
-    for column in COLUMNS:
-        if isinstance(row.get(column), str) and row[column].strip():
-            return row[column]
-    turns = row.get("messages")
-    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and isinstance(turns[0].get("content"), str):
-        return turns[0]["content"]
-    raise DataError(f"{place}: no question in its columns ({', '.join(map(str, row))})", f"name one of them {', '.join(COLUMNS)}")
 
 
 class _Questions:
     """Sequences of words, looked up as numbers."""
 
-    def __init__(self, asked: list[tuple[Place, str]]):
+    def __init__(self, asked: list[Question]):
         self.asked = asked
         self.sizes: list[int] = []
         tables: dict[int, dict[int, list[int]]] = {}
-        for i, (_, text) in enumerate(asked):
-            found = words(text)
+        for i, question in enumerate(asked):
+            found = words(question.text)
             n = LONG if len(found) >= LONG else min(len(found), SHORT)
             own = np.unique(grams(numbers(found), n)) if n >= SHORTEST else np.zeros(0, np.uint64)
             self.sizes.append(len(own))
@@ -108,7 +76,7 @@ class _Questions:
         self.tables = tables
         self.known = {n: np.sort(np.fromiter(table, np.uint64, len(table))) for n, table in tables.items()}
 
-    def held_in(self, entry: Entry) -> tuple[Place, str] | None:
+    def held_in(self, entry: Entry) -> Question | None:
         """The question of which most is there, if it is enough."""
         numbered = numbers(words(entry.whole))
         for n, known in sorted(self.known.items(), reverse=True):

@@ -112,7 +112,7 @@ class Cleaner:
         if (held := self.questions.held_in(text)) is not None:
             asked = held.question
             counts.questions[asked.benchmark] = counts.questions.get(asked.benchmark, 0) + 1
-            reason = f"{held.by} words in a row of {asked.benchmark}:{asked.row}"
+            reason = f"{held.by} words in a row of {asked.place}"
             return text, {"by": "benchmarks", "reason": reason}
         return text, None
 

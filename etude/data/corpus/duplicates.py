@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from etude.data.corpus.ngrams import grams, numbers, words
+from etude.data.ngrams import grams, numbers, words
 from etude.data.rules.contract import needs
 from etude.recipe.corpus import Near
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from etude.data.corpus.clean import Samples, part_path
 from etude.data.corpus.distinct import Part, parts
+from etude.data.corpus.overlap import too_short
 from etude.data.corpus.plan import Plan
 from etude.data.shards import SPLITS, ShardWriter
 from etude.lineage.fingerprint import fingerprint_file
@@ -43,6 +45,8 @@ def gather(plan: Plan, folder: Path) -> dict[str, Any]:
         "lead": list(writing.lead),
         "end": writing.end,
     }
+    asked = Counter(question.benchmark for question in plan.questions)
+    passed = Counter(question.benchmark for question in plan.questions if too_short(question, plan.recipe.overlap))
     return writer.finish(
         tokenizer,
         name=plan.recipe.name,
@@ -51,7 +55,8 @@ def gather(plan: Plan, folder: Path) -> dict[str, Any]:
         versions=plan.versions,
         inputs=list(plan.inputs),
         sources=_sources(plan, all_parts),
-        questions=_questions(plan),
+        questions={benchmark: count - passed[benchmark] for benchmark, count in asked.items()},
+        questions_too_short=dict(passed),
         samples=_samples(plan, all_parts),
         notes=list(plan.notes),
         files=files,
@@ -89,14 +94,6 @@ def add(total: dict[str, Any], more: dict[str, Any], leaving: Iterable[str] = ()
             total[key] = value
         else:
             total[key] = total.get(key, 0) + value
-
-
-def _questions(plan: Plan) -> dict[str, int]:
-    """How many questions of each benchmark were looked for."""
-    counts: dict[str, int] = {}
-    for question in plan.questions:
-        counts[question.benchmark] = counts.get(question.benchmark, 0) + 1
-    return counts
 
 
 def _samples(plan: Plan, all_parts: list[Part]) -> list[dict[str, Any]]:

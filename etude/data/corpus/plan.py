@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from etude.data.corpus.overlap import Question, read_questions
 from etude.data.locate import File, locate
+from etude.data.questions import Question
 from etude.lineage.durable import write_file
 from etude.lineage.fingerprint import fingerprint
 from etude.recipe.corpus import Corpus
@@ -18,7 +18,7 @@ UNIT = 256 * 2**20
 """Bytes of input files that are read by one process where several machines read; a larger file is one unit."""
 PART = 4 * 2**20
 """Characters of text that are cleaned, and later tokenised, at once; what an interruption loses at most."""
-ARITHMETIC = 1
+ARITHMETIC = 2
 """Raised when the same recipe on the same text begins to give another corpus."""
 
 
@@ -29,9 +29,9 @@ class Unit:
     source: int
     """Its number among the sources."""
     files: tuple[tuple[str, str], ...]
-    """Path and name of each. None where the source is read as a whole: from the hub, or with a limit."""
+    """Path and name of each; none of a data set of the hub."""
     size: int
-    """Bytes of the files; 0 where that is not known."""
+    """Bytes of the files, as far as they are known."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Plan:
     """Where parts lie until they are gathered."""
     units: tuple[Unit, ...]
     inputs: tuple[dict[str, Any], ...]
-    """Every file with its size and sha256, for the manifest."""
+    """Every file with its size, kind and sha256, and every data set of the hub with its revision, for the manifest."""
     questions: tuple[Question, ...]
     writing: Writing
     versions: dict[str, str]
@@ -74,8 +74,8 @@ class Plan:
         for place in (*said["sources"], *said["benchmarks"]):
             if not place["path"].startswith("hub:"):
                 del place["path"]  # where a file lies does not matter: its content is in `inputs`
-        content = [{key: one.get(key) for key in ("source", "sha256", "changed")} for one in self.inputs]
-        questions = [asdict(question) | {"benchmark": ""} for question in self.questions]
+        content = [{key: one.get(key) for key in ("source", "kind", "bytes", "sha256", "changed", "revision")} for one in self.inputs]
+        questions = [(question.row, question.text) for question in self.questions]
         writing = {key: value for key, value in asdict(self.writing).items() if key not in ("backend", "reference")}
         cut = {"unit": UNIT, "part": PART}  # parts of another size, left by an interruption, must not be taken for ours
         read = {"inputs": content, "questions": questions}
@@ -123,23 +123,25 @@ def units_of(sources: Sequence[Source]) -> tuple[list[Unit], list[tuple[int, Fil
         notes += passed
         files += [(number, file) for file in found]
         if source.limit is not None:
-            units.append(Unit(number, (), sum(file.size for file in found)))
+            units.append(_unit(number, found))  # rows are chosen among those of all its files
         else:
-            units += [Unit(number, tuple((file.place, file.name) for file in some), size) for some, size in _grouped(found)]
+            units += [_unit(number, some) for some in _grouped(found)]
     return units, files, notes
 
 
-def _grouped(files: Sequence[File]) -> Iterator[tuple[list[File], int]]:
+def _unit(source: int, files: Sequence[File]) -> Unit:
+    return Unit(source, tuple((file.place, file.name) for file in files), sum(file.size or 0 for file in files))
+
+
+def _grouped(files: Sequence[File]) -> Iterator[list[File]]:
     some: list[File] = []
     size = 0
     for file in files:
-        if some and size + file.size > UNIT:
-            yield some, size
+        more = file.size or 0
+        if some and size + more > UNIT:
+            yield some
             some, size = [], 0
         some.append(file)
-        size += file.size
+        size += more
     if some:
-        yield some, size
-
-
-__all__ = ["Plan", "Unit", "Writing", "read_plan", "read_questions", "units_of"]
+        yield some
