@@ -13,7 +13,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
@@ -155,14 +155,14 @@ def tokenised(texts: list[str], folder: Path, tokenizer: Path) -> tuple[float, f
     from etude.data.corpus.distinct import parts
     from etude.data.corpus.tokenise import Writer
 
-    plan = cleaned(texts, folder, tokenizer)
+    plan = cleaned(texts, folder, tokenizer, ["deduplicate.exact=false", "deduplicate.near=null"])  # both sides tokenise every text
     library = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     alone = min(seconds(lambda: library.encode_batch_fast(texts, add_special_tokens=False)) for _ in range(3))
     writer = Writer(plan)
     return alone, min(seconds(lambda: [writer.tokenise(part) for part in parts(plan)]) for _ in range(3))
 
 
-def cleaned(texts: list[str], folder: Path, tokenizer: Path) -> Any:
+def cleaned(texts: list[str], folder: Path, tokenizer: Path, overrides: Sequence[str] = ()) -> Any:
     """The plan of a corpus whose parts are cleaned and whose duplicates are known."""
     from etude.compose.corpora import planned, read_corpus_recipe
     from etude.compose.voice import Voice
@@ -170,7 +170,7 @@ def cleaned(texts: list[str], folder: Path, tokenizer: Path) -> Any:
     from etude.data.corpus.steps import Hands, clean_unit, here
 
     (folder / ".etude").mkdir(parents=True)
-    loaded = read_corpus_recipe(recipe(texts, folder / "in", tokenizer, []), ["deduplicate.exact=true"])
+    loaded = read_corpus_recipe(recipe(texts, folder / "in", tokenizer, []), overrides)
     plan = planned(loaded.recipe, folder, Voice(), folder)
     for name in ("", "units", "parts"):
         (plan.folder / name).mkdir(exist_ok=True)

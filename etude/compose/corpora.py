@@ -95,6 +95,8 @@ def corpus_prepare(
             voice.say(note)
         if (made := _made(plan, target, name, project)) is not None:
             voice.say(f"nothing has changed since {made} was made; it is used as it is")
+            if plan.folder.exists():  # its end was interrupted when the corpus was whole
+                shutil.rmtree(plan.folder)
             return Prepared(made, Shards.open(made).manifest, reused=True)
         _make_ready(plan, voice)
         if on != "processes":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.checks.contract import Finding
-from etude.data.locate import TEXTS, File
+from etude.data.locate import COMPRESSED, TEXTS, File
 from etude.data.read import Row, read
 from etude.data.records import RowError
 from etude.errors import DataError
@@ -65,7 +65,9 @@ def mend(file: File, out: Path, found: Sequence[Finding]) -> Mended:
         if path.exists():
             raise DataError(f"{path} exists already", "name another file: nothing is overwritten")
     if out.suffix.lower() != file.suffix:
-        raise DataError(f"{out}: a cleaned copy of {file.name} is written in its own format", f"name it {out.stem}{file.suffix}")
+        bare = out.with_suffix("") if out.suffix.lower() in COMPRESSED else out
+        what = f"{out}: a cleaned copy of {file.name} is written in its own format, unpacked"
+        raise DataError(what, f"name it {bare.stem}{file.suffix}")
     if file.suffix in TEXTS:
         raise DataError(f"{file.name}: a text is one row, which cannot be left out of itself", "mend it in an editor, by the findings")
     plan = _plan(file, found)
@@ -95,9 +97,14 @@ def _plan(file: File, found: Sequence[Finding]) -> _Plan:
             if repair.place.source == file.name:
                 texts = repairs.setdefault(repair.place.row, {})
                 earlier = texts.get(repair.old)
-                # Two findings may mend one text: where the other has been at work, its ends are trimmed as well.
-                texts[repair.old] = (repair.new if earlier is None else earlier[0].strip(), finding.kind)
+                new = repair.new if earlier is None else _both(repair.old, earlier[0], repair.new)
+                texts[repair.old] = (new, finding.kind)
     return _Plan(reasons, {row: texts for row, texts in repairs.items() if row not in reasons}, set())
+
+
+def _both(old: str, one: str, other: str) -> str:
+    """A text that two findings mend: one takes characters out wherever they are, the other the white space around it."""
+    return (other if one == old.strip() else one).strip()
 
 
 def _listed(rows: list[Row], plan: _Plan) -> Iterator[str]:

@@ -23,7 +23,7 @@ Reader = Callable[[dict[str, Any]], Record]
 def wanted(source: Source, seed: int, counts: SourceCounts, only: Sequence[File] | None = None) -> Iterator[tuple[Row, Reader]]:
     """The rows that are wanted, in their order, each with the function that reads it; rows in trouble come along as they are.
 
-    With `only`, of these files of the source alone; then none of them may be wanted.
+    With `only`, of these files of the source alone; then there may be none, and none of them may be wanted.
     """
     rows = _where(_every(source, counts, only), source, counts, must_hold=only is None)
     return rows if source.limit is None else _limited(rows, source.limit, seed, counts)
@@ -54,7 +54,7 @@ def _every(source: Source, counts: SourceCounts, only: Sequence[File] | None) ->
         for row in chain(first, rows):
             counts.read += 1
             yield _clean(row), reader
-    if not counts.read:
+    if not counts.read and only is None:
         raise DataError(f"{source.path}: no rows", "give a file with at least one row")
 
 

@@ -39,7 +39,8 @@ class Benchmark(Strict):
     path: FileText
     """A file, a folder, a glob, `package:module/file` or `hub:owner/name`."""
     columns: list[str] = []
-    """The columns that hold the question; by default the first of question, prompt, text, input and instruction that a row has."""
+    """The columns that hold the question; by default the first of question, prompt, text, input, instruction and query that says something,
+    or the first of a row's `messages`."""
     split: str = "test"
     """Split of a hub data set."""
 
@@ -82,7 +83,9 @@ class Corpus(Strict):
     @model_validator(mode="after")
     def _whole(self) -> "Corpus":
         for number, source in enumerate(self.sources):
-            if source.weight is not None:
-                where = {"at": ("sources", number, "weight")}
-                raise PydanticCustomError("weight", "a corpus keeps all of its text; sources are weighed where a stage reads them", where)
+            for key in ("weight", "loss_weight"):
+                if getattr(source, key) != Source.model_fields[key].default:
+                    where = {"at": ("sources", number, key)}
+                    what = "a corpus keeps all of its text; sources are weighed where a stage reads them"
+                    raise PydanticCustomError("weight", what, where)
         return self

@@ -80,6 +80,31 @@ def test_a_cleaned_copy_in_the_files_own_format(tmp_path, suffix, write):
         etude.data_check(path, fix=out, project=tmp_path)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_text_that_two_findings_mend_loses_what_both_take(tmp_path, first):
+    from etude.data.checks.contract import Finding, Place, Repair
+    from etude.data.locate import locate
+    from etude.data.mend import mend
+
+    _jsonl(tmp_path / "rows.jsonl", [{"prompt": "Odd?", "completion": " \u200byes \u200b"}])
+    (file,) = locate(str(tmp_path / "rows.jsonl"))[0]
+    place = Place(file.name, 1)
+    repairs = [Repair(place, " \u200byes \u200b", "\u200byes \u200b"), Repair(place, " \u200byes \u200b", " yes ")]
+    found = [Finding(f"kind {i}", "warning", "odd", "mend it", (place,), (), repairs=(repairs[i],)) for i in (first, 1 - first)]
+    mend(file, tmp_path / "clean.jsonl", found)
+    assert _read(tmp_path / "clean.jsonl")[0]["completion"] == "yes"
+
+
+def test_a_copy_is_never_packed(tmp_path):
+    import gzip
+
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode()))
+    with pytest.raises(DataError, match="in its own format, unpacked") as error:
+        etude.data_check(tmp_path / "rows.jsonl.gz", fix=tmp_path / "clean.jsonl.gz", project=tmp_path)
+    assert error.value.remedy == "name it clean.jsonl"
+    assert etude.data_check(tmp_path / "rows.jsonl.gz", fix=tmp_path / "clean.jsonl", project=tmp_path).mended.kept == len(CLEAN)
+
+
 def test_lines_that_cannot_be_read_go_and_are_listed(tmp_path):
     path, out = tmp_path / "rows.jsonl", tmp_path / "clean.jsonl"
     path.write_text("\n".join(["{broken", *map(json.dumps, GOOD[:3]), "7", ""]))
@@ -97,10 +122,21 @@ def test_what_cannot_be_fixed_is_refused_before_anything_is_written(tmp_path):
         (tmp_path / "rows.jsonl", "clean.csv", "own format"),
         (tmp_path / "*.jsonl", "clean.jsonl", "more than one file"),
         (tmp_path / "book.txt", "clean.txt", "a text is one row"),
+        (f"file://{tmp_path}/rows.jsonl", "clean.jsonl", "lies elsewhere"),
     ):
         with pytest.raises(DataError, match=what):
             etude.data_check(path, fix=tmp_path / out, project=tmp_path)
         assert not (tmp_path / out).exists()
+
+
+def test_a_lone_text_is_checked_in_the_stretches_that_are_prepared(project, base):
+    text = "".join(f"Line {i} of a long story about {'cats' if i % 3 else 'dogs'}.\n" for i in range(400))
+    (project / "story.txt").write_text(text)
+    file = recipe(project / "story.yaml", base, {"sft": stage(project / "story.txt", held_out=0.3)}, evaluate=None)
+    checked = etude.data_check(file, project=project)
+    assert checked.rows > 3 and checked.held_out == round(0.3 * checked.rows)
+    with pytest.raises(DataError, match="a text is one row"):
+        etude.data_check(file, fix=project / "clean.txt", project=project)
 
 
 def test_a_recipe_is_checked_as_its_base_reads_it(project, base):

@@ -262,7 +262,10 @@ def test_slurm_scripts_hold_the_same_steps(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no `sbatch`"):
         prepared(recipe, tmp_path / "there", on="slurm")
     (tmp_path / "bin").mkdir()
-    for name, does in (("sbatch", f'echo "$@" >> {tmp_path}/asked; echo Submitted batch job 7'), ("scontrol", "echo node")):
+    commands = {
+        "sbatch": f'echo "$@" >> {tmp_path}/asked; echo Submitted batch job 7', "scontrol": "echo node", "squeue": f"cat {tmp_path}/queue",
+    }  # fmt: skip
+    for name, does in commands.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -274,6 +277,15 @@ def test_slurm_scripts_hold_the_same_steps(tmp_path, monkeypatch):
     scripts = {path.parent.name: path.read_text() for path in work.glob("logs/*/launch_script.slurm")}
     assert set(scripts) == {"clean", "distinct", "tokenise"} and all("--partition=cpu" in text for text in scripts.values())
     assert "afterok:7" in (tmp_path / "asked").read_text(), "one waits for the other"
+    assert all(f"export PATH={Path(sys.executable).parent}:$PATH\n" in text for text in scripts.values()), "the same Python, venv or not"
+    asked, heard = (tmp_path / "asked").read_text(), []
+    voice = type("Heard", (corpora.Voice,), {"say": lambda self, line: heard.append(line)})()
+    (tmp_path / "queue").write_text("7\n7\n")
+    assert prepared(recipe, tmp_path / "there", on="slurm", cluster=["partition=cpu"], voice=voice).folder is None
+    assert "still under way: the jobs 7; " in heard[-1] and (tmp_path / "asked").read_text() == asked, "nothing is handed in twice"
+    (tmp_path / "queue").write_text("")  # the jobs failed: it may be handed in again
+    prepared(recipe, tmp_path / "there", on="slurm", cluster=["partition=cpu"], workers=2)
+    assert (tmp_path / "asked").read_text() == asked * 2
     for step, tasks in (("clean", 1), ("distinct", 1), ("tokenise", 2)):  # what the machines of a cluster would do
         for rank in range(tasks):
             monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(rank))
@@ -296,6 +308,9 @@ def test_mistakes_are_told_before_anything_is_done(tmp_path):
     project(tmp_path, texts(5), sources=[{"path": "rows.jsonl", "weight": 2}])
     with pytest.raises(RecipeError, match="a corpus keeps all of its text"):
         prepared(recipe, tmp_path / "c")
+    project(tmp_path, texts(5), sources=[{"path": "rows.jsonl", "loss_weight": 2}])
+    with pytest.raises(RecipeError, match=r"sources\.0\.loss_weight: a corpus keeps all of its text"):
+        prepared(recipe, tmp_path / "c")
     project(tmp_path, texts(5), bad_rows="error")
     (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": 5.5}\n')
     with pytest.raises(DataError, match=r"rows\.jsonl:2: "):
@@ -311,3 +326,69 @@ def test_mistakes_are_told_before_anything_is_done(tmp_path):
     project(tmp_path, texts(5))
     with pytest.raises(DataError, match="is not empty"):
         prepared(recipe, tmp_path / "c")
+
+
+def test_an_empty_file_among_many_is_told_and_left_out(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        (tmp_path / "in" / f"{i}.jsonl").write_text("" if i == 2 else json.dumps({"text": texts(4)[i]}) + "\n")
+    (tmp_path / "in" / "4.jsonl.gz").write_bytes(gzip.compress(b""))
+    recipe = project(tmp_path, [], sources=["in/*", {"path": "in", "limit": 2}], deduplicate={"near": None}, held_out=0)
+    with pytest.raises(DataError, match=r"2\.jsonl: the file is empty"):
+        prepared(recipe, tmp_path / "c")
+    made = prepared(recipe, tmp_path / "c", overrides=["bad_rows=drop"])
+    (all_of_it, some) = made.manifest["sources"]
+    assert (all_of_it["read"], all_of_it["kept"], some["kept"], some["left_out_by_limit"]) == (3, 3, 2, 1)
+    assert [note.rpartition("/")[2] for note in all_of_it["notes"] if "empty" in note] == ["2.jsonl: the file is empty, and left out"]
+
+
+def test_a_corpus_of_another_name_may_be_prepared_beside(tmp_path, monkeypatch):
+    recipe = project(tmp_path, texts(30), deduplicate={"near": None})
+    monkeypatch.setattr(corpora.Interrupt, "requested", lambda self: True)
+    for name in ("one", "two"):
+        prepared(recipe, tmp_path / name, overrides=[f"name={name}"])
+    assert sorted(path.name.split("-")[1] for path in tmp_path.glob(".preparing-*")) == ["one", "two"]
+    monkeypatch.undo()
+    made = prepared(recipe, tmp_path / "one", overrides=["name=one"])
+    (left,) = tmp_path.glob(".preparing-*")
+    left.rename(tmp_path / left.name.replace("two", "one"))  # as if the power had gone when the corpus was whole
+    assert prepared(recipe, made.folder, overrides=["name=one"]).reused and not list(tmp_path.glob(".preparing-*"))
+
+
+def test_a_process_that_is_killed_is_told_in_words(tmp_path, small_parts, monkeypatch):
+    from concurrent.futures.process import BrokenProcessPool
+
+    from etude.data.corpus import steps
+
+    class Broken(steps.ProcessPoolExecutor):
+        def submit(self, *arguments):
+            raise BrokenProcessPool("a child process terminated abruptly")
+
+    monkeypatch.setattr(steps, "ProcessPoolExecutor", Broken)
+    recipe = project(tmp_path, texts(100), deduplicate={"near": None})
+    with pytest.raises(DataError, match="perhaps for want of memory"):
+        prepared(recipe, tmp_path / "c", workers=2)
+
+
+def test_what_a_place_does_not_tell_is_said(tmp_path, monkeypatch):
+    from etude.data import locate
+
+    recipe = project(tmp_path, texts(5), deduplicate={"near": None}, sources=[f"file://{tmp_path}/rows.jsonl", "hub:owner/name"])
+    told = {"size": None}
+    monkeypatch.setattr(locate, "_info", lambda url: told)
+    loaded = corpora.read_corpus_recipe(recipe).recipe
+    plan = corpora.planned(loaded, tmp_path, corpora.Voice(), tmp_path)
+    for told_not in ("neither a tag nor a time", "does not tell its revision"):
+        assert any(told_not in note for note in plan.notes)
+    assert plan.inputs[0]["bytes"] is None and plan.units[0].size == 0
+    identities = [plan.identity]
+    told |= {"ETag": "one"}
+    for sha in ("a", "b"):
+        monkeypatch.setattr(corpora, "hub_revision", lambda path, sha=sha: sha)
+        plan = corpora.planned(loaded, tmp_path, corpora.Voice(), tmp_path)
+        identities.append(plan.identity)
+        assert not [note for note in plan.notes if "cannot be seen" in note]
+    assert len(set(identities)) == 3
+    from etude.data.read import read
+
+    assert len(list(read(locate.locate(f"file://{tmp_path}/rows.jsonl")[0][0]))) == 5, "of unknown size is not empty"

@@ -1,6 +1,7 @@
 """Silent failures of data preparation (numbers of docs/trust.md), planted in text for pre-training: refused, corrected or reported."""
 
 import gzip
+import io
 import json
 
 import numpy as np
@@ -89,15 +90,15 @@ def test_22_questions_too_short_to_be_looked_for_are_told(tmp_path):
 
     for i, texts in enumerate((["what is the name of the river that runs through it", "who was it"], ["is it so", "and where is it"])):
         (tmp_path / f"questions-{i}.jsonl").write_text("".join(json.dumps({"question": text}) + "\n" for text in texts))
-    rows = [*(TEXT.format(i, i) for i in range(9)), "They asked: what is the name of the river that runs through it? Nobody knew.", "is it so"]
+    rows = [*(TEXT.format(i, i) for i in range(9)), "So: what is the name of the river that runs through it? Nobody knew.", "is it so"]
     _, manifest = prepared(tmp_path, rows, benchmarks=["questions-*.jsonl"])
     assert list(manifest["questions"].values()) == [2] and list(manifest["questions_too_short"].values()) == [2]
     with gzip.open(tmp_path / "c" / "rejected.jsonl.gz", "rt") as file:
         (reason,) = [json.loads(line)["reason"] for line in file]
     assert reason.endswith("questions-0.jsonl:1"), "the file, not the pattern"
-    console = Console(width=300, record=True, quiet=True)
+    console = Console(width=300, file=io.StringIO())
     console.print(pedigree(tmp_path / "c", manifest, 0))
-    assert "free of 2 questions of" in (shown := console.export_text()) and "2 questions more too short" in shown
+    assert "free of 2 questions of" in (shown := console.file.getvalue()) and "2 questions more too short" in shown
 
 
 def test_14_text_that_changed_is_another_corpus(tmp_path):

@@ -4,7 +4,10 @@ What a task does is what a process of one machine does, on the same parts, so th
 """
 
 import json
+import os
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
@@ -18,9 +21,12 @@ from etude.data.corpus.plan import Plan, read_plan
 from etude.data.corpus.steps import Hands, clean_unit, here
 from etude.data.rules.contract import needs
 from etude.errors import DataError
+from etude.lineage.durable import write_file
 
 SLURM = {"partition": "", "time": "24:00:00"}
 """What a Slurm executor must be told; the partition has no default."""
+HANDED = "handed.json"
+"""In the working folder: the numbers of the jobs that Slurm was given."""
 
 
 class Step:
@@ -89,27 +95,45 @@ def execute(plan: Plan, on: str, workers: int, cluster: Sequence[str], say: Call
         raise DataError("there is no `sbatch` on this machine", "give the command where jobs are handed to Slurm, or use `--on local`")
     if on == "ray" and find_spec("ray") is None:
         raise DataError("`--on ray` needs the package ray", "install it with `pip install 'datatrove[ray]'`")
-    executors(plan, on, workers, _options(on, cluster)).run()
+    if on == "slurm" and (jobs := _under_way(plan)):
+        say(f"still under way: the jobs {', '.join(jobs)}; to hand it in anew, first end them with `scancel {' '.join(jobs)}`")
+        return False
+    steps = executors(plan, on, workers, _options(on, cluster))
+    steps[-1].run()
     if on != "slurm":
         return True
+    write_file(plan.folder / HANDED, json.dumps({"jobs": [str(step.job_id) for step in steps]}))
     say(f"handed to Slurm; when its jobs have ended, the same command gathers the corpus (state and logs: {plan.folder})")
     return False
 
 
-def executors(plan: Plan, on: str, workers: int, options: dict[str, Any]) -> Any:
-    """The last of three executors that depend on each other: clean, find duplicates, tokenise."""
+def executors(plan: Plan, on: str, workers: int, options: dict[str, Any]) -> list[Any]:
+    """Three executors, each of which waits for the one before it: clean, find duplicates, tokenise. To run the last is to run all."""
     made = needs("datatrove.executor", "datatrove", f"`--on {on}`")
     kinds = {"local": "LocalPipelineExecutor", "slurm": "SlurmPipelineExecutor", "ray": "RayPipelineExecutor"}
-    last = None
+    steps: list[Any] = []
     for step, tasks in ((Clean(plan.folder), len(plan.units)), (Distinct(plan.folder), 1), (Tokenise(plan.folder), max(1, workers))):
         name = type(step).__name__.lower()
         # What is done is told by the files of units and parts: datatrove's own marks know ranks, and these change with the number of tasks.
         given: dict[str, Any] = {"tasks": tasks, "workers": min(workers, tasks), "skip_completed": False, **options}
         given["logging_dir"] = str(plan.folder / "logs" / name)
         if on == "slurm":
-            given |= {"job_name": f"{plan.recipe.name}-{name}", "venv_path": sys.prefix}
-        last = getattr(made, kinds[on])(pipeline=[step], depends=last, **given)
-    return last
+            # The same Python there as here, whatever brought it: a virtual environment, conda, a module.
+            path = f"export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH"
+            given |= {"job_name": f"{plan.recipe.name}-{name}", "env_command": path}
+        steps.append(getattr(made, kinds[on])(pipeline=[step], depends=steps[-1] if steps else None, **given))
+    return steps
+
+
+def _under_way(plan: Plan) -> list[str]:
+    """The jobs that were handed in before and have not ended, as far as Slurm tells."""
+    if not (plan.folder / HANDED).exists():
+        return []
+    jobs = json.loads((plan.folder / HANDED).read_text())["jobs"]
+    if shutil.which("squeue") is None:
+        return jobs
+    asked = subprocess.run(["squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}"], capture_output=True, text=True)
+    return sorted(set(asked.stdout.split()))  # of jobs that ended long ago it knows nothing, and fails
 
 
 def _options(on: str, cluster: Sequence[str]) -> dict[str, Any]:

@@ -31,7 +31,13 @@ def parts_of(plan: Plan, number: int, counts: SourceCounts) -> Iterator[list[Doc
     """
     unit = plan.units[number]
     source = plan.recipe.sources[unit.source]
-    only = [at_place(place, name) for place, name in unit.files] or None
+    only = None
+    if unit.files:
+        only = [at_place(place, name) for place, name in unit.files]
+        if plan.recipe.bad_rows == "drop":
+            for empty in (file for file in only if file.size == 0):
+                counts.note(f"{empty.name}: the file is empty, and left out")
+            only = [file for file in only if file.size != 0]
     held: list[Document] = []
     size = 0
     for row, reader in wanted(source, 0, counts, only):

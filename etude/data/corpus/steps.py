@@ -147,12 +147,19 @@ def _finished(
     yield not stopped
 
 
-def _result(future: Future) -> Any:
+@contextmanager
+def _told_what_ended() -> Iterator[None]:
+    """A process that was killed, in words."""
     try:
-        return future.result()
+        yield
     except BrokenProcessPool as error:
         what = "a process ended before its work was done, perhaps for want of memory"
         raise DataError(what, "give the same command again with fewer `--workers`: what is done is kept") from error
+
+
+def _result(future: Future) -> Any:
+    with _told_what_ended():
+        return future.result()
 
 
 def here(hands: Hands) -> Submit:
@@ -177,8 +184,13 @@ def _processes(plan: Plan, workers: int) -> Iterator[Submit]:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_open, initargs=(str(plan.folder),)) as pool:
+
+        def submit(kind: str, *arguments: Any) -> Future:
+            with _told_what_ended():
+                return pool.submit(_do, kind, *arguments)
+
         try:
-            yield lambda kind, *arguments: pool.submit(_do, kind, *arguments)
+            yield submit
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
