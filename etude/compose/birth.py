@@ -15,11 +15,14 @@ from etude.lineage.fingerprint import fingerprint
 from etude.lineage.store import Store
 from etude.lineage.surroundings import versions_here
 from etude.model.birth import born, configure, own_source
-from etude.model.bpe import train_bpe
 from etude.model.quiet import quiet
-from etude.model.tokenizer import load_tokenizer
+from etude.model.tokenizer import plain_tokenizer
+from etude.model.vocabulary.bpe import BytePairs
 from etude.recipe.birth import Newborn, Vocabulary
 from etude.recipe.schema import Recipe, Stage
+
+ARITHMETIC = 2
+"""Raised when the same description on the same text begins to give another newborn."""
 
 
 def base_of(recipe: Recipe, store: Store, voice: Voice) -> str:
@@ -40,7 +43,7 @@ def base_of(recipe: Recipe, store: Store, voice: Voice) -> str:
 
     def write(folder: Path) -> None:
         with quiet(notes):
-            tokenizer = _tokenizer(newborn, texts, store, voice)
+            tokenizer = _tokenizer(newborn, texts, notes, store, voice)
             config, decided = configure(newborn, tokenizer)
             model = born(newborn, config, tokenizer, folder, notes.append)
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -77,12 +80,11 @@ def _digest(newborn: Newborn, texts: list[str]) -> str:
         hashed.update(hashlib.sha256(text.encode()).digest())
     drawn_by = {name: versions_here().get(name) for name in ("torch", "transformers", "tokenizers")}
     own = own_source(newborn.architecture) if ":" in newborn.architecture else ""
-    return fingerprint({"newborn": newborn.model_dump(mode="json"), "texts": hashed.hexdigest(), "drawn by": drawn_by, "own": own})
+    said = {"newborn": newborn.model_dump(mode="json"), "texts": hashed.hexdigest(), "drawn by": drawn_by, "own": own}
+    return fingerprint({"arithmetic": ARITHMETIC, **said})
 
 
-def _tokenizer(newborn: Newborn, texts: list[str], store: Store, voice: Voice) -> PreTrainedTokenizerBase:
+def _tokenizer(newborn: Newborn, texts: list[str], notes: list[str], store: Store, voice: Voice) -> PreTrainedTokenizerBase:
     if isinstance(newborn.tokenizer, Vocabulary):
-        return train_bpe(texts, newborn.tokenizer.size)
-    if (Path(newborn.tokenizer) / "tokenizer.json").exists():  # a folder that holds a tokenizer alone will do
-        return load_tokenizer(Path(newborn.tokenizer))
-    return look_at(newborn.tokenizer, store, voice).tokenizer
+        return BytePairs(size=newborn.tokenizer.size).learn(iter(texts), notes.append)
+    return plain_tokenizer(newborn.tokenizer) or look_at(newborn.tokenizer, store, voice).tokenizer

@@ -28,7 +28,7 @@ from etude.lineage.durable import folder_size, lacking, leftovers, new_aside, se
 from etude.lineage.fingerprint import fingerprint_file
 from etude.lineage.lock import locked
 from etude.lineage.store import open_store
-from etude.model.tokenizer import load_tokenizer
+from etude.model.tokenizer import plain_tokenizer
 from etude.recipe.corpus import Corpus
 from etude.recipe.json_schema import json_schema
 from etude.recipe.load import Loaded, load_as
@@ -138,25 +138,19 @@ def planned(recipe: Corpus, parent: Path, voice: Voice, project: Path | None) ->
             inputs.append({"source": number, "file": path, "revision": hub_revision(path)})
             if inputs[-1]["revision"] is None:
                 notes.append(f"{path}: the hub does not tell its revision now: a change of it cannot be seen")
+    tokenizer = plain_tokenizer(recipe.tokenizer) or look_at(recipe.tokenizer, open_store(project), voice).tokenizer
     plan = Plan(
         recipe=recipe,
         folder=parent,
         units=tuple(units),
         inputs=tuple(inputs),
         questions=tuple(read_questions(recipe.benchmarks)),
-        writing=writing(_tokenizer(recipe.tokenizer, voice, project), recipe.tokenizer),
+        writing=writing(tokenizer, recipe.tokenizer),
         versions={package: _version(package) for package in DECIDING},
         notes=tuple(notes),
     )
     # With its name, because a corpus of another name may be prepared beside it from the same text.
     return replace(plan, folder=parent / f".preparing-{recipe.name}-{plan.identity[:16]}")
-
-
-def _tokenizer(reference: str, voice: Voice, project: Path | None) -> Any:
-    folder = Path(reference).expanduser()
-    if folder.is_dir() and not (folder / "config.json").exists():  # a tokenizer alone
-        return load_tokenizer(folder)
-    return look_at(reference, open_store(project), voice).tokenizer
 
 
 def _version(package: str) -> str:

@@ -13,13 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from etude.compose.artefacts import Known, look_up, open_model
 from etude.compose.reading import Paths, Reading
-from etude.compose.tokenizers import appear, free_folder, plain_tokenizer
+from etude.compose.tokenizers import appear, free_folder
 from etude.compose.voice import Voice
 from etude.errors import DataError, EtudeError, ModelError
 from etude.lineage.durable import lacking
 from etude.lineage.store import Store, open_store
 from etude.model.quiet import quiet
-from etude.model.tokenizer import load_tokenizer
+from etude.model.tokenizer import load_tokenizer, plain_tokenizer
 from etude.model.vocabulary.continued import Continued, check_byte_level, continued, counted
 from etude.model.vocabulary.measure import Written, written
 from etude.model.vocabulary.new_rows import add_rows

@@ -19,7 +19,7 @@ from etude.errors import EtudeError
 from etude.lineage.durable import new_aside, settle
 from etude.lineage.store import open_store
 from etude.lineage.surroundings import versions_here
-from etude.model.tokenizer import load_tokenizer
+from etude.model.tokenizer import plain_tokenizer
 from etude.model.vocabulary.contract import Vocabulary
 from etude.model.vocabulary.foreign import ForeignLetter
 from etude.model.vocabulary.measure import Written, written
@@ -113,16 +113,8 @@ def tokenizer_show(
     Raises:
         EtudeError: there is no such tokenizer.
     """
-    tokenizer = plain_tokenizer(name)
-    if tokenizer is None:
-        tokenizer = look_at(os.fspath(name), open_store(project), voice or Voice()).tokenizer
+    tokenizer = plain_tokenizer(name) or look_at(os.fspath(name), open_store(project), voice or Voice()).tokenizer
     return SeenTokens(tokenizer, SOME_TEXT if text is None else text)
-
-
-def plain_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a folder that holds no model; None where a model is meant."""
-    folder = Path(name)
-    return load_tokenizer(folder) if (folder / "tokenizer.json").exists() and not (folder / "config.json").exists() else None
 
 
 def free_folder(to: str | os.PathLike[str]) -> Path:

@@ -181,7 +181,7 @@ class ShardWriter:
 
     Args:
         folder: where to; it exists, and holds no shards.
-        vocabulary: how many tokens there are; up to 65,536 they take two bytes each.
+        vocabulary: every token is below it; up to 65,536 they take two bytes each.
     """
 
     def __init__(self, folder: Path, vocabulary: int, tokens_per_shard: int):

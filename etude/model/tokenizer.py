@@ -1,5 +1,6 @@
 """How does text become tokens, and which tokens end an answer?"""
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ) from error
     assert tokenizer is not None, "transformers gives a tokenizer or raises"
     return tokenizer
+
+
+def plain_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a folder that holds no model; None where a model is meant."""
+    folder = Path(name).expanduser()
+    held = any((folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json"))
+    return load_tokenizer(folder) if held and not (folder / "config.json").exists() else None
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> tuple[frozenset[int], str]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from etude.data.order import Order
 from etude.data.prepare import prepare, training_texts
 from etude.data.stretches import SHORTEST, stretched
-from etude.model.bpe import train_bpe
+from etude.model.vocabulary.bpe import BytePairs
 from etude.recipe.data import Data
 
 
@@ -33,8 +33,8 @@ def novel(tmp_path):
 def test_a_lone_text_is_held_out_in_stretches(novel):
     data = Data.model_validate({"sources": [str(novel)], "context": 64, "held_out": 0.2})
     texts = training_texts(data, 0)
-    tokenizer = train_bpe(texts, 300)
-    found = prepare(data, tokenizer, roles=(), stop_ids=frozenset({0}), seed=0)
+    tokenizer = BytePairs(size=300).learn(iter(texts))
+    found = prepare(data, tokenizer, roles=(), stop_ids=frozenset({tokenizer.eos_token_id}), seed=0)
     counts = found.counts.sources[0]
     assert counts.stretches == counts.read == counts.training + counts.held_out and counts.held_out == round(0.2 * counts.read)
     assert any("divided into" in note and "left out" in note for note in counts.notes)

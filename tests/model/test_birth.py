@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from etude.errors import ModelError
 from etude.model.birth import born, configure, count
-from etude.model.bpe import END, train_bpe
 from etude.model.tokenizer import text_bytes
+from etude.model.vocabulary.bpe import BytePairs
 from etude.recipe.birth import Newborn
 
 TEXTS = [f"def thing_{i}(x):\n    return x + {i}  # größer als {i - 1} 𝄞\n" for i in range(200)]
-TOKENIZER = train_bpe(TEXTS, 400)
+TOKENIZER = BytePairs(size=400).learn(iter(TEXTS))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "gpt2", "mixtral", "qwen3_moe"])
@@ -85,6 +85,7 @@ def test_no_memory_is_taken_to_count():
 @given(st.text(), st.integers(0, 100))
 def test_any_text_comes_back_and_its_bytes_are_counted_wherever_it_is_cut(text, at):
     tokens = TOKENIZER(text)["input_ids"]
-    assert TOKENIZER.decode(tokens) == text or END in text
-    if END not in text:
+    spelt = any(mark in text for mark in TOKENIZER.all_special_tokens)
+    assert TOKENIZER.decode(tokens) == text or spelt
+    if not spelt:
         assert text_bytes(TOKENIZER, tokens[:at]) + text_bytes(TOKENIZER, [*tokens[at:], TOKENIZER.eos_token_id]) == text.encode()

@@ -126,6 +126,17 @@ def test_14_the_same_bytes_read_otherwise_are_another_corpus(tmp_path):
     assert [one["inputs"][0]["kind"] for one in found] == [".jsonl", ".txt"]
 
 
+def test_14_few_tokens_with_large_numbers_are_kept_whole(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.WordLevel({"</s>": 0, "<unk>": 1, "one": 2, "two": 70_000}, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="</s>", unk_token="<unk>")
+    shards, manifest = prepared(tmp_path, ["one two", "two two"], tokenizer)
+    assert manifest["dtype"] == "uint32" and [tokens.tolist() for tokens in shards] == [[2, 70_000, 0], [70_000, 70_000, 0]]
+
+
 def test_27_another_tokenizer_than_the_corpus_has(tmp_path):
     shards, _ = prepared(tmp_path, [TEXT.format(1, 2)])
     other = chat_tokenizer(None, eos="</s>")

@@ -47,7 +47,7 @@ class Writing:
     end: int
     """What stands behind every text."""
     vocabulary: int
-    """How many tokens there are."""
+    """Every token's number is below this."""
 
 
 @dataclass(frozen=True)

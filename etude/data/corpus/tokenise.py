@@ -60,7 +60,7 @@ def writing(tokenizer: Any, reference: str) -> Writing:
         reference=reference,
         lead=tuple(encoder.lead),
         end=tokenizer.eos_token_id,
-        vocabulary=len(tokenizer),
+        vocabulary=max(tokenizer.get_vocab().values()) + 1,  # not how many there are: ids may have holes
     )
 
 
