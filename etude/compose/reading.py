@@ -2,13 +2,19 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+import yaml
+
+from etude.compose.corpora import read_corpus_recipe
 from etude.compose.recipes import read_recipe
 from etude.compose.voice import Voice
-from etude.data.texts import Texts, expected_bytes
+from etude.data.texts import Portion, Texts, expected_bytes, held_out_rows
 from etude.recipe.data import Source
+from etude.recipe.schema import Recipe
 
 Paths = Sequence[str | os.PathLike[str] | Source]
 _PIECE = 4000
@@ -17,24 +23,53 @@ _KEPT = 256
 """Pieces that are kept, at least half of them."""
 
 
-def sources_of(paths: Paths, columns: Mapping[str, str] | None = None) -> list[Source]:
-    """Sources from paths; a recipe (`.yaml`) stands for all that its stages read.
+def portions_of(paths: Paths, columns: Mapping[str, str] | None = None) -> list[Portion]:
+    """What is to be read; a recipe (`.yaml`) stands for all that its stages or its corpus learn from, without what they hold out.
 
     Args:
         columns: renames columns of the paths, `{theirs: ours}`.
 
     Raises:
-        EtudeError: a recipe cannot be read.
+        EtudeError: a recipe cannot be read, or the rows that it holds out cannot be found.
     """
-    found: list[Source] = []
+    found: list[Portion] = []
     for path in paths:
         if isinstance(path, Source):
-            found.append(path)
+            found.append(Portion(path))
         elif (name := os.fspath(path)).endswith((".yaml", ".yml")):
-            stages = read_recipe(name).recipe.stages.values()
-            found += [source for stage in stages for source in stage.data.sources if source not in found]
+            more = _of_corpus(name) if _is_corpus(name) else _of_stages(read_recipe(name).recipe)
+            found += [portion for portion in more if portion.source not in [one.source for one in found]]
         else:
-            found.append(Source(path=name, columns=dict(columns or {})))
+            found.append(Portion(Source(path=name, columns=dict(columns or {}))))
+    return found
+
+
+def _is_corpus(name: str) -> bool:
+    """Whether a file is a corpus recipe: it has sources of its own. What cannot be read is told by who reads it next."""
+    try:
+        written = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(written, dict) and "sources" in written and "stages" not in written
+
+
+def _of_corpus(name: str) -> list[Portion]:
+    """Its documents after its rules. Duplicates and documents that hold a benchmark's questions are read too."""
+    corpus = read_corpus_recipe(name).recipe
+    judges = [rule.judge(Counter()) for rule in corpus.rules]
+    return [Portion(source, judges=judges, share=corpus.held_out) for source in corpus.sources]
+
+
+def _of_stages(recipe: Recipe) -> list[Portion]:
+    """What stages read, each source once; a row that any of them holds out is left out of all."""
+    aside: dict[int, set[bytes]] = {}
+    for stage in recipe.stages.values():
+        aside.setdefault(stage.train.seed, set()).update(held_out_rows(stage.data, stage.train.seed))
+    found: list[Portion] = []
+    for stage in recipe.stages.values():
+        for source in stage.data.sources:
+            if source not in [one.source for one in found]:
+                found.append(Portion(source, stage.train.seed, stage.data, aside))
     return found
 
 
@@ -59,8 +94,8 @@ class Reading:
     """Texts on their way, counted and sampled."""
 
     def __init__(self, paths: Paths, columns: Mapping[str, str] | None = None):
-        self.texts = Texts(sources_of(paths, columns))
-        self.expected = sum(expected_bytes(source) for source in self.texts.sources)
+        self.texts = Texts(portions_of(paths, columns))
+        self.expected = sum(expected_bytes(portion.source) for portion in self.texts.portions)
         self.sample = Sample()
 
     @contextmanager

@@ -1,13 +1,25 @@
 """What text do sources hold, whatever their format? For what reads words alone, such as the learning of a tokenizer."""
 
-from collections.abc import Iterator, Sequence
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from hashlib import blake2b
 
+import numpy as np
+
+from etude.data.corpus.tokenise import held_out
 from etude.data.counts import Dropped, SourceCounts
 from etude.data.locate import File, locate
 from etude.data.read import Row
 from etude.data.records import Completion, Conversation, Pair, Rated, Record, RowError, Text
-from etude.data.sources import wanted
-from etude.recipe.data import Source
+from etude.data.rules.contract import Judge, Rejected
+from etude.data.sources import Reader, digest, wanted
+from etude.data.split import how_many
+from etude.data.stretches import rows_wanted
+from etude.recipe.data import Data, Source
+
+REJECTED = "rejected by the corpus's rules"
 
 _PACKED = 4
 """Bytes of text that a packed byte is taken for, until it is read."""
@@ -41,16 +53,80 @@ def _size(file: File) -> int:
     return (file.size or 0) * (_PACKED if file.compression or file.suffix == ".parquet" else 1)
 
 
-class Texts:
-    """The texts of sources, in their order, read once. Rows that cannot be used are left out and counted.
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """A source, and what of it a recipe keeps apart."""
 
-    Args:
-        sources: as a recipe has them; `weight` is not looked at.
-        seed: of the choice, where `limit` is set.
+    source: Source
+    seed: int = 0
+    """Of the choice, where `limit` is set."""
+    data: Data | None = None
+    """Of the stage that reads it; None where it is read as it is, or for a corpus."""
+    aside: Mapping[int, AbstractSet[bytes]] = field(default_factory=dict)
+    """Digests of the rows that stages hold out, by their seeds."""
+    judges: Sequence[Judge] = ()
+    """The rules that a corpus's documents pass."""
+    share: float = 0.0
+    """Share of documents that a corpus holds out."""
+
+    def rows(self, counts: SourceCounts) -> Iterator[tuple[Row, Reader]]:
+        """As the recipe reads them."""
+        if self.data is None:
+            return wanted(self.source, self.seed, counts)
+        return rows_wanted(self.data, self.source, self.seed, counts)
+
+    def texts(self, row: Row, record: Record, counts: SourceCounts) -> list[str]:
+        """What is said in a row; nothing, and counted, where it is kept apart."""
+        if any(digest(row, seed) in apart for seed, apart in self.aside.items()):
+            counts.held_out += 1
+            return []
+        found = list(texts_of(record))
+        return [text for text in map(lambda text: self._document(text, counts), found) if text] if self.judges or self.share else found
+
+    def _document(self, text: str, counts: SourceCounts) -> str:
+        for judge in self.judges:
+            decided = judge(text)
+            if isinstance(decided, Rejected) or not decided.strip():
+                counts.bad[REJECTED] = counts.bad.get(REJECTED, 0) + 1
+                return ""
+            text = decided
+        if held_out(np.frombuffer(blake2b(text.encode(), digest_size=16).digest(), "<u8")[None], self.share)[0]:
+            counts.held_out += 1
+            return ""
+        return text
+
+
+def held_out_rows(data: Data, seed: int) -> set[bytes]:
+    """Digests of the rows that a stage with this `data` holds out, before there is a tokenizer.
+
+    Rows that only a tokenizer can refuse, such as too long ones, are taken for usable: by as many the choice may be off.
+
+    Raises:
+        DataError: a file cannot be read.
     """
+    if isinstance(data.held_out, Source):
+        rows = wanted(data.held_out, seed, SourceCounts(data.held_out.path))
+        return {digest(row, seed) for row, _ in rows if isinstance(row.values, dict)}
+    if not data.held_out:
+        return set()
+    found: list[bytes] = []
+    for source in data.sources:
+        for row, reader in rows_wanted(data, source, seed, SourceCounts(source.path)):
+            if isinstance(row.values, RowError):
+                continue
+            try:
+                reader(row.values)
+            except RowError:  # counted when it is read
+                continue
+            found.append(digest(row, seed))
+    return set(heapq.nsmallest(how_many(data.held_out, len(found)), found))
 
-    def __init__(self, sources: Sequence[Source], seed: int = 0):
-        self.sources, self.seed = sources, seed
+
+class Texts:
+    """The texts of sources, in their order, read once. Rows that cannot be used or are kept apart are left out and counted."""
+
+    def __init__(self, portions: Sequence[Portion]):
+        self.portions = portions
         self.counts: list[SourceCounts] = []
         self.row: Row | None = None
         """Where the reading is."""
@@ -58,10 +134,10 @@ class Texts:
         """What was read so far."""
 
     def __iter__(self) -> Iterator[str]:
-        for source in self.sources:
-            counts = SourceCounts(source.path)
+        for portion in self.portions:
+            counts = SourceCounts(portion.source.path)
             self.counts.append(counts)
-            for row, reader in wanted(source, self.seed, counts):
+            for row, reader in portion.rows(counts):
                 self.row = row
                 try:
                     if isinstance(row.values, RowError):
@@ -71,8 +147,9 @@ class Texts:
                     counts.bad[error.kind] = counts.bad.get(error.kind, 0) + 1
                     counts.drop(Dropped(row.source, row.number, error.kind, error.message))
                     continue
-                counts.kept += 1
-                for text in texts_of(record):
+                texts = portion.texts(row, record, counts)
+                counts.kept += bool(texts)
+                for text in texts:
                     self.texts += 1
                     self.bytes += len(text.encode())
                     yield text
@@ -83,8 +160,11 @@ class Texts:
         for counts in self.counts:
             said += [f"{counts.path}: {counts.read:,} rows read, {counts.kept:,} kept", *counts.notes]
             for kind, number in sorted(counts.bad.items()):
-                first = next(one for one in counts.dropped if one.kind == kind)
-                said.append(f"  {number:,} left out: {kind}; the first at {first.source}:{first.row}: {first.why}")
-            for number, why in ((counts.left_out_by_where, "where"), (counts.left_out_by_limit, "limit")):
-                said += [f"  {number:,} left out by `{why}`"] if number else []
+                first = next((one for one in counts.dropped if one.kind == kind), None)
+                where = "" if first is None else f"; the first at {first.source}:{first.row}: {first.why}"
+                said.append(f"  {number:,} left out: {kind}{where}")
+            for number, why in (
+                (counts.left_out_by_where, "by `where`"), (counts.left_out_by_limit, "by `limit`"), (counts.held_out, "as held out"),
+            ):  # fmt: skip
+                said += [f"  {number:,} left out {why}"] if number else []
         return said

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import etude
 from etude.catalog import TABLES
 from etude.compose.voice import Voice
+from etude.data.shards import Shards
 from etude.errors import DataError, EtudeError, ModelError, RecipeError
 from etude.model.tokenizer import load_tokenizer
 from etude.model.vocabulary.bpe import BytePairs
@@ -62,7 +63,7 @@ def test_every_kind_of_file_gives_the_same_tokenizer(tmp_path):
         (tmp_path / "folder" / f"{i}.txt").write_text(text)
     rows(tmp_path / "half-1.jsonl", texts[:2])
     rows(tmp_path / "half-2.jsonl", texts[2:])
-    two = "{one: {data: {sources: plain.jsonl}}, two: {parent: one, data: {sources: plain.jsonl}}}"
+    two = "{one: {data: {sources: plain.jsonl, held_out: 0}}, two: {parent: one, data: {sources: plain.jsonl, held_out: 0}}}"
     (tmp_path / "recipe.yaml").write_text(f"base: {tmp_path}/none\nstages: {two}\n")
     given = {
         "plain": (["plain.jsonl"], None),
@@ -81,6 +82,49 @@ def test_every_kind_of_file_gives_the_same_tokenizer(tmp_path):
         assert made.size == 700 == len(AutoTokenizer.from_pretrained(made.folder)) and made.sample.changed == 0
         found[name] = (made.folder / "tokenizer.json").read_bytes()
     assert len(set(found.values())) == 1
+
+
+def test_a_recipes_held_out_rows_are_not_learnt_from(tmp_path, base):
+    from etude.data.prepare import prepare
+
+    some = [f"a text about number {i} and {chr(0x4E00 + i)}" for i in range(40)]  # each with a letter of its own
+    rows(tmp_path / "some.jsonl", some)
+    one, two = "{sources: some.jsonl, held_out: 10}", "{sources: some.jsonl, held_out: 0.1}"
+    stages = f"{{one: {{data: {one}, train: {{seed: 3}}}}, two: {{parent: one, data: {two}}}}}"
+    (tmp_path / "recipe.yaml").write_text(f"base: {base}\nstages: {stages}\n")
+    made = etude.tokenizer_train([tmp_path / "recipe.yaml"], to=tmp_path / "made", kind="characters", options=["unknown=mark"])
+    held = set()
+    for stage in etude.read_recipe(tmp_path / "recipe.yaml").recipe.stages.values():
+        ready = prepare(stage.data, load_tokenizer(base), roles=(), stop_ids=frozenset(), seed=stage.train.seed)
+        held |= {one.row for one in ready.held_out}
+    assert 10 < len(held) <= 14
+    known = made.tokenizer.get_vocab()
+    assert {i + 1 for i in range(40) if chr(0x4E00 + i) not in known} == held
+    assert f"  {len(held)} left out as held out" in made.lines
+
+
+def test_a_lone_texts_held_out_stretches_are_not_learnt_from(tmp_path, base):
+    (tmp_path / "story.txt").write_text("".join(f"Line {i} of a long story about cats.\n{chr(0x4E00 + i)}\n" for i in range(400)))
+    (tmp_path / "recipe.yaml").write_text(f"base: {base}\nstages: {{one: {{data: {{sources: story.txt, held_out: 0.5}}}}}}\n")
+    made = etude.tokenizer_train([tmp_path / "recipe.yaml"], to=tmp_path / "made", kind="characters", options=["unknown=mark"])
+    seen = [i for i in range(400) if chr(0x4E00 + i) in made.tokenizer.get_vocab()]
+    assert 100 < len(seen) < 250 and any("left out as held out" in line for line in made.lines)
+
+
+def test_a_corpus_recipe_stands_for_its_documents(tmp_path):
+    some = [f"a text about number {i} and {chr(0x4E00 + i)}\u200b" for i in range(60)]
+    rows(tmp_path / "some.jsonl", [*some, "short 鱻"])
+    recipe = {"name": "made", "sources": "some.jsonl", "tokenizer": "./made", "held_out": 0.2, "deduplicate": {"near": None}}
+    recipe["rules"] = ["normalise", {"kind": "length", "least_words": 4}]
+    (tmp_path / "corpus.yaml").write_text(json.dumps(recipe))
+    made = etude.tokenizer_train([tmp_path / "corpus.yaml"], to=tmp_path / "made", kind="characters", options=["unknown=mark"])
+    known = made.tokenizer.get_vocab()
+    assert "鱻" not in known and "\u200b" not in known
+    prepared = etude.corpus_prepare(tmp_path / "corpus.yaml", to=tmp_path / "c", project=tmp_path)
+    shards = Shards.open(prepared.folder)
+    written = {made.tokenizer.decode(tokens[:-1])[-1] for tokens in shards}
+    assert 40 < len(shards) < 60 and "<|endoftext|>" in known
+    assert written == {chr(0x4E00 + i) for i in range(60) if chr(0x4E00 + i) in known}, "just what is trained on"
 
 
 @pytest.mark.parametrize("kind", TABLES["tokenizer"])
