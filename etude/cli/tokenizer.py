@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 Columns = Annotated[list[str] | None, typer.Option("--column", help="Rename a column: THEIRS=OURS, such as body=text. May be repeated.")]
-Paths = Annotated[list[str], typer.Argument(help="Files, folders, globs, hub:owner/name, package:…, or recipes (.yaml) for all they learn from.")]
+Paths = Annotated[list[str], typer.Argument(help="Files, folders, globs, hub:owner/name, package:…, recipes (.yaml) for what they learn.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
