@@ -57,7 +57,7 @@ def tokenizer_train(
     """Learn a tokenizer from text and save it as a Hugging Face tokenizer; the same text gives the same `tokenizer.json`, to the byte.
 
     Args:
-        paths: what a recipe's source can be: files, folders, globs, `hub:owner/name`, `package:…`; or recipes (`.yaml`), for what they learn.
+        paths: what a recipe's source can be: files, folders, globs, `hub:owner/name`, `package:…`; recipes (`.yaml`) for what they learn.
         to: a folder that is made.
         kind: a name of the catalog's table `tokenizer`, or such a leaf.
         options: of that kind, as a mapping or as `key=value` texts.
