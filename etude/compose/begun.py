@@ -94,7 +94,8 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
         check_classifier(known.outline.config)
     teacher = look_up_teacher(stage, lambda: base_of(setting.recipe, setting.store, voice), known, setting.store, voice)
     tokenizer, stop_ids = known.outline.tokenizer, known.outline.stop_ids
-    prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed)
+    project = setting.store.root
+    prepared = prepare(stage.data, tokenizer, roles=objective.roles, stop_ids=stop_ids, seed=stage.train.seed, project=project)
     for line in prepared.counts.lines():
         voice.say(line)
     objective = settled(objective, prepared, tokenizer, voice)
@@ -107,7 +108,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
         text = general_text_of(settings) if objective.writes else None
         trial = trial_of(prepared, text, tokenizer, settings, stage.data.context, objective)
         check(trial, settings)
-    prepared = with_replay(prepared, stage, trial, [*prepared.held_out, *looked_at], tokenizer, stop_ids)
+    prepared = with_replay(prepared, stage, trial, [*prepared.held_out, *looked_at], tokenizer, stop_ids, project)
     if prepared.replayed is not None:
         voice.say(prepared.replayed.line)
     identity, named = _identity(stage, known, teacher, prepared, dtype, rewarding), artefact_name(setting.recipe, name)

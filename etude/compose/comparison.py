@@ -100,7 +100,8 @@ def compare_as(
     reader, other = (one.outline for one in known)
     if reader.tokenizer.get_vocab() != other.tokenizer.get_vocab():
         raise ModelError(f"{first} and {second} do not read the same tokens", "compare models that share a tokenizer")
-    prepared = prepare(stage.data, reader.tokenizer, roles=stage.objective.roles, stop_ids=reader.stop_ids, seed=stage.train.seed)
+    asked = {"roles": stage.objective.roles, "stop_ids": reader.stop_ids, "seed": stage.train.seed, "project": store.root}
+    prepared = prepare(stage.data, reader.tokenizer, **asked)
     notes = []
     if prepared.fingerprint != record.fingerprints.data:
         notes.append(f"the data has changed since {record.reference} was trained: rows held out now may have been trained on then")

@@ -132,7 +132,8 @@ def data_show(
     meant, store, voice = meant_by(os.fspath(path), stage), open_store(project), voice or Voice()
     known = look_at(meant.base(store, voice) or os.fspath(base), store, voice)
     data = meant.data if meant.recipe else meant.data.model_copy(update={"bad_rows": "drop", "held_out": 0.05})
-    prepared = prepare(data, known.tokenizer, roles=meant.roles, stop_ids=known.stop_ids, seed=meant.seed)
+    read = {"roles": meant.roles, "stop_ids": known.stop_ids, "seed": meant.seed, "project": store.root}
+    prepared = prepare(data, known.tokenizer, **read)
     return Preview(prepared, known.tokenizer, rows)
 
 

@@ -42,12 +42,14 @@ def with_replay(
     held_out: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
     stop_ids: frozenset[int],
+    project: Path | None = None,
 ) -> Prepared:
     """The same with the rows of `data.replay` as one more source, drawn at its share; as it is where there is none.
 
     Args:
         trial: what is judged; None where nothing is.
         held_out: every example held out, judged or not.
+        project: where corpora are looked for.
 
     Raises:
         DataError: nothing is left to replay, or a row cannot be used.
@@ -55,7 +57,7 @@ def with_replay(
     settings = stage.data.replay
     if settings is None:
         return prepared
-    name, found, trained_on = _rows(settings, stage, prepared, tokenizer, stop_ids)
+    name, found, trained_on = _rows(settings, stage, prepared, tokenizer, stop_ids, project)
     judged = _runs(one.samples[0] for one in trial.general) if trial is not None else np.zeros(0, np.uint64)
     asked = {part for one in held_out for sample in one.samples for part in (sample.tokens.tobytes(), _prompt(sample))}
     alike = set()
@@ -87,12 +89,17 @@ def with_replay(
 
 
 def _rows(
-    settings: Replay, stage: Stage, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]
+    settings: Replay,
+    stage: Stage,
+    prepared: Prepared,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: frozenset[int],
+    project: Path | None,
 ) -> tuple[str, list[Example], np.ndarray]:
     """What they are called, all of them, and the digests by which other runs know them."""
     if settings.source is not None:
         data = stage.data.model_copy(update={"sources": [settings.source], "held_out": 0, "replay": None})
-        rows = prepare(data, tokenizer, roles=(), stop_ids=stop_ids, seed=stage.train.seed)
+        rows = prepare(data, tokenizer, roles=(), stop_ids=stop_ids, seed=stage.train.seed, project=project)
         return settings.source.path, rows.examples, rows.trained_on
     if settings.answers:
         return "the training rows", prepared.examples, np.zeros(0, np.uint64)

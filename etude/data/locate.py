@@ -87,6 +87,9 @@ def locate(path: str) -> tuple[list[File], list[str]]:
     """Files in a fixed order, and a line for each thing that was passed over. DataError where nothing is found."""
     if _URL.match(path):
         return _elsewhere(path)
+    if path.startswith("corpus:"):
+        remedy = "name the text itself here; a newborn's `base.tokenizer` can be the corpus's own"
+        raise DataError(f"{path}: a corpus is tokens already, which stages read and nobody else", remedy)
     if path.startswith("package:"):
         return [_known(File(packaged_file(path, DataError), path))], []
     if path.startswith("python:"):

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from etude.data.read import Row
 from etude.data.records import Pair, Question, Rated, Record, RowError, Text
 from etude.data.samples import Draft, Lesson, Teacher, TooLongError
 from etude.data.sources import digest, wanted
-from etude.data.split import Kept, how_many, split
+from etude.data.split import Kept, how_many, kept_row, split
 from etude.data.stretches import rows_wanted
 from etude.data.telltale import MARKS, secret, texts_in
 from etude.data.template import Template, as_dict
+from etude.data.tokenised import called, corpus_rows, held_out_of, is_corpus
 from etude.errors import DataError
 from etude.recipe.data import Data, Source
 
@@ -87,6 +89,7 @@ def prepare(
     stop_ids: frozenset[int],
     seed: int,
     progress: Callable[[int], None] | None = None,
+    project: Path | None = None,
 ) -> Prepared:
     """Read, render, mask, split.
 
@@ -97,6 +100,7 @@ def prepare(
         stop_ids: tokens at which the base stops generating.
         seed: of the held-out split and of `limit`.
         progress: called with the number of rows that are ready so far.
+        project: where corpora are looked for, upwards; by default the current directory.
 
     Raises:
         DataError: naming file, row and remedy.
@@ -105,13 +109,14 @@ def prepare(
     teacher = Teacher(Template(tokenizer), encoder, data.train_on, data.too_long, data.context)
     counts = Counts()
     kept: list[list[Kept]] = []
-    apart = data.held_out if isinstance(data.held_out, Source) else None
-    for source in [*data.sources, *([apart] if apart else [])]:
-        counts.sources.append(SourceCounts(source.path, loss_weight=source.loss_weight))
+    apart = held_out_of(data, project)
+    for group in [*([source] for source in data.sources), *([apart] if apart else [])]:
+        counts.sources.append(SourceCounts(", ".join(map(called, group)), loss_weight=group[0].loss_weight))
         done = counts.total("kept")
         report = (lambda rows, before=done: progress(before + rows)) if progress else None
-        kept.append(list(_kept(source, data, teacher, roles, seed, counts.sources[-1], report)))
-    divided = split(kept, data.held_out, counts)
+        read = (_kept(source, data, teacher, roles, seed, counts.sources[-1], report, project) for source in group)
+        kept.append([row for rows in read for row in rows])
+    divided = split(kept, apart[0] if apart else data.held_out, counts)
     return Prepared(
         train=[(source, _weighed(_examples(rows), source)) for source, rows in zip(data.sources, divided.train, strict=True)],
         held_out=_examples(divided.held_out),
@@ -165,8 +170,16 @@ def _kept(
     seed: int,
     counts: SourceCounts,
     report: Callable[[int], None] | None,
+    project: Path | None,
 ) -> Iterator[Kept]:
     """The rows of one source that can be used, batch by batch, so that the tokenizer sees many texts at once."""
+    if is_corpus(source):
+        _check_roles(Text(""), roles, Row(source.path, 1, {}))
+        for row in corpus_rows(source, data.context, teacher.encoder, seed, counts, project):
+            yield row
+            if report and counts.kept % BATCH == 0:
+                report(counts.kept)
+        return
     rows = rows_wanted(data, source, seed, counts)
     while batch := list(islice(rows, BATCH)):
         drafts: list[tuple[Row, Draft]] = []
@@ -247,15 +260,7 @@ def _keep(row: Row, lesson: Lesson, seed: int, counts: SourceCounts) -> Kept:
     counts.template_marks += any(MARKS.search(text) for text in texts)
     counts.secrets += any(secret(text) for text in texts)
     examples = tuple(Example(samples, row.source, row.number) for samples in lesson.examples)
-    prompt = None if lesson.prompt is None else hashlib.blake2b(np.asarray(lesson.prompt, np.int32).tobytes(), digest_size=16).digest()
-    return Kept(
-        examples=examples,
-        prompt=prompt,
-        whole=_digest(examples),
-        said=int.from_bytes((prompt or _learnt(examples))[:8], "little"),
-        order=digest(row, seed),
-        question=_question(row, lesson),
-    )
+    return kept_row(examples, lesson.prompt, digest(row, seed), _question(row, lesson))
 
 
 def _question(row: Row, lesson: Lesson) -> Question | None:
@@ -264,27 +269,6 @@ def _question(row: Row, lesson: Lesson) -> Question | None:
         return None
     *asked, answer = lesson.turns
     return Question(np.asarray(lesson.prompt, np.int32), tuple(as_dict(turn) for turn in asked), answer.content, row.source, row.number)
-
-
-def _digest(examples: tuple[Example, ...]) -> bytes:
-    """16 bytes over everything that is learnt from."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for example in examples:
-        for sample in example.samples:
-            hashed.update(f"{sample.role}:{len(sample)};".encode())
-            hashed.update(sample.tokens.tobytes())
-            hashed.update(sample.weight.tobytes())
-        hashed.update(b"|")
-    return hashed.digest()
-
-
-def _learnt(examples: tuple[Example, ...]) -> bytes:
-    """16 bytes over the learnt tokens alone: pieces of a text repeat the token before them, so any cut of it gives the same."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for example in examples:
-        for sample in example.samples:
-            hashed.update(sample.tokens[sample.weight > 0].tobytes())
-    return hashed.digest()
 
 
 def _fingerprint(sources: list[Source], train: list[list[Kept]], held_out: list[Kept]) -> str:

@@ -1,7 +1,7 @@
 """Which samples does a record become, and what if they do not fit into the context?"""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -181,7 +181,7 @@ def _cuts(draft: Draft) -> list[int]:
 
 
 def _text(text: Text, encoder: Encoder, context: int) -> Lesson:
-    """Every token but the first is learnt, the end of text too. A long text goes on in the next sample, behind its last token."""
+    """The tokens of a text with its end."""
     if encoder.end is None:
         raise RowError(NO_STOP, "the tokenizer has no end-of-text token", "set `eos_token` in its tokenizer_config.json")
     if encoder.beginning is not None and encoder.lead and text.text.startswith(encoder.tokenizer.bos_token):
@@ -189,19 +189,30 @@ def _text(text: Text, encoder: Encoder, context: int) -> Lesson:
     tokens = encoder.ids(text.text)
     marked = tokens[-1:] == [encoder.end]
     tokens = tokens if marked else [*tokens, encoder.end]
-    lead = encoder.lead
+    samples = windows(np.asarray(tokens, np.int32), encoder.lead, context)
+    if not samples:
+        raise RowError(NOTHING, "text: no token to learn", "give it at least one word")
+    return Lesson(samples, None, (), marked=marked)
+
+
+def windows(tokens: np.ndarray, lead: Sequence[int], context: int) -> tuple[tuple[Sample], ...]:
+    """A text cut where the context ends. Every token but the first is learnt; it goes on in the next sample, behind its last token.
+
+    Args:
+        tokens: [L] int32, the end of text among them.
+        lead: what the tokenizer puts before a text; it stands before every piece, and is only read.
+    """
     first = context - len(lead)
     if first < 2:
         raise TooLongError(f"a context of {context} tokens leaves no room for text", last_turn=False)
+    before = np.asarray(lead, np.int32)
     # `first` tokens in the first piece, then one less: each later piece begins with a token that is only read.
     starts = [0, *range(first, len(tokens), first - 1)]
     samples = []
     for at, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
-        piece = [*lead, *tokens[at - (at > 0) : stop]]
+        piece = np.concatenate([before, tokens[at - (at > 0) : stop]])
         weight = np.ones(len(piece), np.float32)
         weight[: max(1, len(lead) + (at > 0))] = 0
         if weight.any():
-            samples.append((Sample(np.asarray(piece, np.int32), weight),))
-    if not samples:
-        raise RowError(NOTHING, "text: no token to learn", "give it at least one word")
-    return Lesson(tuple(samples), None, (), marked=marked)
+            samples.append((Sample(piece, weight),))
+    return tuple(samples)

@@ -1,6 +1,9 @@
 """Which rows are held out? Those with the smallest digests of what they say; whatever training shares with them leaves training."""
 
+import hashlib
 from dataclasses import dataclass
+
+import numpy as np
 
 from etude.core.sample import Example
 from etude.data.counts import Counts
@@ -23,6 +26,38 @@ class Kept:
     order: bytes
     """Digest of the row's content and the seed: where it stands in the draw."""
     question: Question | None
+
+
+def kept_row(examples: tuple[Example, ...], prompt: list[int] | None, order: bytes, question: Question | None) -> Kept:
+    """A usable row with its digests.
+
+    Args:
+        prompt: tokens before the last answer; None for raw text.
+    """
+    asked = None if prompt is None else hashlib.blake2b(np.asarray(prompt, np.int32).tobytes(), digest_size=16).digest()
+    said = int.from_bytes((asked or _learnt(examples))[:8], "little")
+    return Kept(examples, asked, _digest(examples), said, order, question)
+
+
+def _digest(examples: tuple[Example, ...]) -> bytes:
+    """16 bytes over everything that is learnt from."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        for sample in example.samples:
+            hashed.update(f"{sample.role}:{len(sample)};".encode())
+            hashed.update(sample.tokens.tobytes())
+            hashed.update(sample.weight.tobytes())
+        hashed.update(b"|")
+    return hashed.digest()
+
+
+def _learnt(examples: tuple[Example, ...]) -> bytes:
+    """16 bytes over the learnt tokens alone: pieces of a text repeat the token before them, so any cut of it gives the same."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        for sample in example.samples:
+            hashed.update(sample.tokens[sample.weight > 0].tobytes())
+    return hashed.digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ class Source(Strict):
 
     short: ClassVar[str] = "path"
     path: FileText
-    """A file, a folder, a glob, a URL, `package:module/file` (in a Python package), `python:library` or `hub:owner/name`."""
+    """A file, a folder, a glob, a URL, `package:module/file` (in a Python package), `python:library`, `hub:owner/name`, or
+    `corpus:NAME` (or `corpus:NAME@VERSION`): a corpus that `etude corpus prepare` made in this project, for stages."""
     format: Literal["auto", "messages", "sharegpt", "preference", "kto", "alpaca", "prompt-completion", "labelled", "text"] = "auto"
     """How to read a row; `auto` decides by the columns and says what it decided."""
     columns: dict[str, str] = {}
@@ -53,7 +54,7 @@ class Source(Strict):
     limit: PositiveInt | None = None
     """Take at most this many rows, chosen by the seed."""
     split: str = "train"
-    """Split of a hub data set."""
+    """Split of a hub data set; of a corpus `train` or `held_out`."""
 
 
 def _kind_of_held_out(value: object) -> str | None:
@@ -104,7 +105,8 @@ class Data(Strict):
     sources: Annotated[list[Source], Field(min_length=1), OneOrMany()]
     """One source or a list of them; a plain path will do."""
     held_out: HeldOut = 0.05
-    """Rows kept for judging and never trained on: a share below 1, a number of rows, or a source of their own."""
+    """Rows kept for judging and never trained on: a share below 1, a number of rows, or a source of their own. Where all sources are
+    corpora, the default is what these hold out themselves."""
     replay: Replay | None = None
     """General text or rows of your own mixed in against forgetting, for objectives that learn tokens: `replay: 0.1`."""
     context: PositiveInt = 1024

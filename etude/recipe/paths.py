@@ -8,7 +8,7 @@ from dataclasses import replace
 from etude.recipe.document import Node, Problems
 from etude.recipe.shape import Shape
 
-SCHEMES = ("package:", "python:", "hub:")
+SCHEMES = ("package:", "python:", "hub:", "corpus:")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
