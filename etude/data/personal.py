@@ -48,9 +48,13 @@ def _public(text: str) -> int:
     return len(text) if address.is_global and (address.version == 4 or int(address) >> 125 == 1) else 0
 
 
-def _beginning(text: str, holds: Callable[[str], bool]) -> int:
-    """Length of the longest beginning that `holds`, cut at blanks and hyphens: what follows a number may look like more of it."""
-    while text:
+def _beginning(text: str, holds: Callable[[str], bool], least: int) -> int:
+    """Length of the longest beginning that `holds`, cut at blanks and hyphens: what follows a number may look like more of it.
+
+    Args:
+        least: characters of the shortest that can hold.
+    """
+    while len(text) >= least:
         if holds(text):
             return len(text)
         text = text[: max(text.rfind(" "), text.rfind("-"), 0)]
@@ -75,8 +79,8 @@ FORMS = (
     Form("e-mail address", lambda text: "@" in text, _EMAIL, len),
     Form("IP address", lambda text: text.count(".") > 2, _IPV4, _public),
     Form("IP address", lambda text: text.count(":") > 1, _IPV6, _public),
-    Form("IBAN", _DIGITS_BEHIND_LETTERS.search, _IBAN, lambda text: _beginning(text, _iban)),
-    Form("card number", _MANY_DIGITS.search, _CARD, lambda text: _beginning(text, _luhn)),
+    Form("IBAN", _DIGITS_BEHIND_LETTERS.search, _IBAN, lambda text: _beginning(text, _iban, 15)),
+    Form("card number", _MANY_DIGITS.search, _CARD, lambda text: _beginning(text, _luhn, 13)),
     Form("phone number", _MANY_DIGITS.search, _PHONE, len),
 )
 """In the order in which they are looked for: an IBAN may look like a card, and a card like a phone number."""

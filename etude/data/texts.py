@@ -81,7 +81,10 @@ class Portion:
             counts.held_out += 1
             return []
         found = list(texts_of(record))
-        return [text for text in map(lambda text: self._document(text, counts), found) if text] if self.judges or self.share else found
+        if not self.judges and not self.share:
+            return found
+        documents = [self._document(text, counts) for text in found]
+        return [text for text in documents if text]
 
     def _document(self, text: str, counts: SourceCounts) -> str:
         for judge in self.judges:

@@ -285,7 +285,7 @@ def test_slurm_scripts_hold_the_same_steps(tmp_path, monkeypatch):
     assert "still under way: the jobs 7; " in heard[-1] and (tmp_path / "asked").read_text() == asked, "nothing is handed in twice"
     (tmp_path / "queue").write_text("")  # the jobs failed: it may be handed in again
     prepared(recipe, tmp_path / "there", on="slurm", cluster=["partition=cpu"], workers=2)
-    assert (tmp_path / "asked").read_text() == asked * 2
+    assert len((tmp_path / "asked").read_text().splitlines()) == 2 * len(asked.splitlines())
     for step, tasks in (("clean", 1), ("distinct", 1), ("tokenise", 2)):  # what the machines of a cluster would do
         for rank in range(tasks):
             monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(rank))
