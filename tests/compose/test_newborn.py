@@ -103,7 +103,7 @@ def test_the_tokenizer_sees_no_held_out_text(tmp_path, library):
     loaded, store = etude.read_recipe(file).recipe, open_store(tmp_path)
     folder = store.bases / base_of(loaded, store, Voice()).removeprefix("newborn:")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id), "or tools that leave padding out of the loss would leave out the end"
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id), "padding is left out of losses, the end is not"
     words = tokenizer.get_vocab()
     assert not any("xylo" in word for word in words) and any("width" in word for word in words)
 
