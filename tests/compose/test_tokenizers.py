@@ -95,7 +95,8 @@ def test_a_recipes_held_out_rows_are_not_learnt_from(tmp_path, base):
     made = etude.tokenizer_train([tmp_path / "recipe.yaml"], to=tmp_path / "made", kind="characters", options=["unknown=mark"])
     held = set()
     for stage in etude.read_recipe(tmp_path / "recipe.yaml").recipe.stages.values():
-        ready = prepare(stage.data, load_tokenizer(base), roles=(), stop_ids=frozenset(), seed=stage.train.seed)
+        stops = frozenset({load_tokenizer(base).eos_token_id})
+        ready = prepare(stage.data, load_tokenizer(base), roles=(), stop_ids=stops, seed=stage.train.seed)
         held |= {one.row for one in ready.held_out}
     assert 10 < len(held) <= 14
     known = made.tokenizer.get_vocab()
