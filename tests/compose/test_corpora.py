@@ -339,7 +339,7 @@ def test_an_empty_file_among_many_is_told_and_left_out(tmp_path):
     made = prepared(recipe, tmp_path / "c", overrides=["bad_rows=drop"])
     (all_of_it, some) = made.manifest["sources"]
     assert (all_of_it["read"], all_of_it["kept"], some["kept"], some["left_out_by_limit"]) == (3, 3, 2, 1)
-    assert [note.rpartition("/")[2] for note in all_of_it["notes"] if "empty" in note] == ["2.jsonl: the file is empty, and left out"]
+    assert [note.rpartition("/")[2] for note in all_of_it["notes"] if "left out" in note] == ["2.jsonl: the file is empty, and left out"]
 
 
 def test_a_corpus_of_another_name_may_be_prepared_beside(tmp_path, monkeypatch):
