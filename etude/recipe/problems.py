@@ -90,7 +90,7 @@ def _has_broken(node: Node) -> bool:
 def _missing(spot: _Spot, tables: Tables) -> str:
     found = class_at(spot.shape, spot.node, tables)
     field = found.model_fields.get(str(spot.rest[-1])) if found else None
-    return "is missing" + (f": {field.description}" if field and field.description else "")
+    return "is missing" + (f": {' '.join(field.description.split())}" if field and field.description else "")
 
 
 def _wrong(path: Path, complaints: list[tuple[_Spot, Any]]) -> tuple[Place, Path, str]:

@@ -12,6 +12,7 @@ TEXTS = [f"The quick brown fox number {i} jumps over the lazy dog number {i * i}
 def prepared(etude, tmp_path, monkeypatch):
     """A project with one corpus."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "250")
     chat_tokenizer().save_pretrained(tmp_path / "tokenizer")
     (tmp_path / ".etude").mkdir()
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in [*TEXTS, TEXTS[3], "Too short."]))
