@@ -10,14 +10,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 COLOURS = ["red", "green", "blue", "black", "white"]
 
 
-def make_base(folder: Path, seed: int = 0) -> Path:
+def make_base(folder: Path, seed: int = 0, **changes: object) -> Path:
     """A Llama of two layers in Hugging Face layout, with a chat template."""
     tokenizer = chat_tokenizer()
     shape = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
     ends = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=256, initializer_range=0.1, tie_word_embeddings=True, **shape, **ends
+        vocab_size=len(tokenizer), max_position_embeddings=256, initializer_range=0.1, tie_word_embeddings=True, **shape, **ends, **changes
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

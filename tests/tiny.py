@@ -174,7 +174,8 @@ def course(
         rollouts = Rollouts(
             policy, objective, cut, where, decode=write, stop_ids=frozenset({2}), seed=0, say=lambda line: None, parent=off
         )
-    options = Train.model_validate({"examples_per_step": 8, **train}, context={"tables": catalog.TABLES})
+    step = {} if "tokens_per_step" in train else {"examples_per_step": 8}
+    options = Train.model_validate({**step, **train}, context={"tables": catalog.TABLES})
     losses: list[float] = []
     said: list[str] = []
     metrics: list[dict[str, float]] = []

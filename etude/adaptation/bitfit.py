@@ -25,6 +25,10 @@ class BitFit(own_format.OwnAdaptation):
     def default_learning_rate(self) -> float:
         return 1e-3
 
+    @property
+    def born_of_weights(self) -> bool:
+        return True  # the biases are copied, to be learnt and to go back to
+
     def attach(self, model: PreTrainedModel, *, seed: int) -> Attached:
         head = model.get_output_embeddings()
         layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.LayerNorm)) and m is not head}

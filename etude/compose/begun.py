@@ -15,6 +15,7 @@ from etude.compose.birth import base_of
 from etude.compose.general import general_text_of
 from etude.compose.replay import with_replay
 from etude.compose.reward_models import reward_models
+from etude.compose.samples import check_samples
 from etude.compose.teaching import look_up_teacher
 from etude.compose.trial import Trial, check, set_aside, trial_of
 from etude.compose.voice import Voice
@@ -89,6 +90,7 @@ def begin(setting: Setting, name: str, parent: str) -> Begun:
     known = look_up(parent, setting.store, voice)
     _check_writes(known)
     _check_context(stage, known)
+    check_samples(stage, known.outline)
     rewarding = reward_models(objective, known.outline, setting.store, voice)
     if not objective.writes:
         check_classifier(known.outline.config)

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from etude.catalog import CHECKS
 from etude.compose.artefacts import look_at, look_up, open_model
+from etude.compose.birth import base_of
 from etude.compose.check_page import as_page, as_table
 from etude.compose.looking import Meant, meant_by
 from etude.compose.voice import Voice
@@ -23,7 +24,7 @@ from etude.data.questions import read_questions
 from etude.data.rows import Cut
 from etude.errors import DataError
 from etude.evaluation import beforehand
-from etude.lineage.store import open_store
+from etude.lineage.store import Store, open_store
 from etude.model.device import best_device, choose_dtype, use_threads
 from etude.model.policy import Policy
 from etude.model.probe import choose_layout
@@ -121,13 +122,15 @@ def data_check(
         EtudeError: the recipe, the data or the base cannot be read, or the copy cannot be written.
     """
     path, voice = os.fspath(path), voice or Voice()
-    meant = meant_by(path, stage)
-    name = meant.base(open_store(project), voice) or (os.fspath(base) if base is not None else None)
-    if model and name is None:
+    meant, store = meant_by(path, stage), open_store(project)
+    named = None if base is None else os.fspath(base)
+    if model and named is None and meant.recipe is None:
         raise DataError("no model is named", "name it with `--base`, or check a recipe")
     if fix is not None:
         _fixable(meant, Path(fix))
-    outline = look_at(name, open_store(project), voice) if name is not None else None
+    outline = meant.outline(store, voice) or (look_at(named, store, voice) if named is not None else None)
+    if meant.recipe is not None and outline is not None:
+        named = meant.recipe.base if isinstance(meant.recipe.base, str) else outline.reference
     tokenizer, stop_ids = (outline.tokenizer, outline.stop_ids) if outline is not None else (None, frozenset())
     material = gather(meant.data, tokenizer, roles=meant.roles, stop_ids=stop_ids, seed=meant.seed)
     if fix is not None and material.stretches:
@@ -137,15 +140,16 @@ def data_check(
         every = findings(material, lambda check: advance(1, check))
     found = every.found
     unmade = every.unmade
-    if model and name is not None and material.prepared is not None:
-        found = in_order([*found, *_by_model(name, material, voice, project)])
-    elif name is not None and not model:
+    if model and named is not None and material.prepared is not None:
+        scoring = named if meant.recipe is None else base_of(meant.recipe, store, voice)  # a newborn is born for this
+        found = in_order([*found, *_by_model(scoring, material, voice, store)])
+    elif named is not None and not model:
         unmade = [*unmade, Unmade("beforehand", "rows were not scored with the base: that takes minutes", "ask for it with `--model`")]
     mended = None
     if fix is not None:
         (file,), _ = locate(meant.data.sources[0].path)
         mended = mend(file, Path(fix), found)
-    return Checked(path, name, len(material.entries), len(material.held_out), found, unmade, material.notes, portrait(material), mended)
+    return Checked(path, named, len(material.entries), len(material.held_out), found, unmade, material.notes, portrait(material), mended)
 
 
 def _fixable(meant: Meant, out: Path) -> None:
@@ -157,9 +161,9 @@ def _fixable(meant: Meant, out: Path) -> None:
         raise DataError(f"--fix {out}: the data is more than one file, or lies elsewhere", "check and fix one file on this machine")
 
 
-def _by_model(name: str, material: Material, voice: Voice, project: Path | None) -> list[Finding]:
+def _by_model(name: str, material: Material, voice: Voice, store: Store) -> list[Finding]:
     use_threads()
-    device, store = best_device(), open_store(project)
+    device = best_device()
     dtype, _ = choose_dtype("auto", device)
     opened = open_model(look_up(name, store, voice), store, dtype=dtype, device=device, voice=voice)
     layout = choose_layout(opened.model)

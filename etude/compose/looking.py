@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from etude.catalog import DEFAULT_BASE, TABLES
 from etude.compose.artefacts import look_at
-from etude.compose.birth import base_of
+from etude.compose.birth import look_at_base
 from etude.compose.recipes import read_recipe
 from etude.compose.voice import Voice
 from etude.data.detect import FIRST, detect
@@ -20,6 +20,7 @@ from etude.data.show import as_json, renderables
 from etude.data.sources import parts
 from etude.errors import DataError, EtudeError
 from etude.lineage.store import Store, open_store
+from etude.model.outline import Outline
 from etude.recipe.data import Data, Source
 from etude.recipe.json_schema import json_schema
 from etude.recipe.paths import SCHEMES
@@ -130,7 +131,7 @@ def data_show(
         EtudeError: the recipe, the data or the base cannot be read.
     """
     meant, store, voice = meant_by(os.fspath(path), stage), open_store(project), voice or Voice()
-    known = look_at(meant.base(store, voice) or os.fspath(base), store, voice)
+    known = meant.outline(store, voice) or look_at(os.fspath(base), store, voice)
     data = meant.data if meant.recipe else meant.data.model_copy(update={"bad_rows": "drop", "held_out": 0.05})
     read = {"roles": meant.roles, "stop_ids": known.stop_ids, "seed": meant.seed, "project": store.root}
     prepared = prepare(data, known.tokenizer, **read)
@@ -149,9 +150,9 @@ class Meant:
     recipe: Recipe | None
     """None where it is a file."""
 
-    def base(self, store: Store, voice: Voice) -> str | None:
-        """The recipe's, born if need be; None where it is a file."""
-        return None if self.recipe is None else base_of(self.recipe, store, voice)
+    def outline(self, store: Store, voice: Voice) -> Outline | None:
+        """How the recipe's base reads text, without its weights, drawn or not; None where it is a file."""
+        return None if self.recipe is None else look_at_base(self.recipe, store, voice)
 
 
 def meant_by(path: str, stage: str | None) -> Meant:

@@ -61,16 +61,20 @@ def open_streamed(known: Known, stage: Stage, setting: Setting, dtype: torch.dty
 
 
 def check_streamed(model: PreTrainedModel, attached: Attached) -> None:
-    """Refuse an adaptation that trains, or keeps a copy of, what comes and goes.
+    """Refuse an adaptation that trains what comes and goes, or was made of what was not there.
 
     Raises:
-        ModelError: it does.
+        ModelError: it does, or was.
     """
     if (stream := stream_of(model)) is None:
         return
     owners = {id(slot.owner) for slots in stream.slots for slot in slots}
     if trained := [name for name, p in attached.trainable.items() if id(p) in owners]:
         raise ModelError(f"{trained[0]} is a weight of the base, which is streamed and cannot be trained", "take `lora` or `qlora`")
+    made = {**attached.trainable, **attached.origins, **dict(model.named_buffers())}
+    if stream.copies and (blank := [name for name, tensor in made.items() if bool(torch.isnan(tensor).any())]):
+        what = f"{blank[0]} was made of a weight of the base, which is streamed and was not there"
+        raise ModelError(what, "take `lora` or `qlora`, or leave train.placement.stream out")
 
 
 @contextmanager
@@ -114,7 +118,7 @@ def _first_words(stream: Stream, where: str) -> str:
 def _shelf(where: str | None, what: str, needed: int, known: Known, setting: Setting) -> Shelf:
     """Called after the parent, as a converted GGUF file is, so that `etude clean` knows by what it is needed."""
     if where == "host":
-        shelf: Shelf = HostShelf(pinned=setting.device.type == "cuda")
+        shelf: Shelf = HostShelf(setting.device.type == "cuda", needed)
     else:
         name = f"{Path(known.parent.reference).stem}-streamed-{known.parent.fingerprint[:12]}-{what}"
         shelf = DiskShelf(setting.store.bases / name, needed)

@@ -179,8 +179,9 @@ class Work:
     def _written(self, moment: Moment) -> None:
         """What the model makes of the recipe's beginnings by now: said, and kept beside the run."""
         self.policy.model.eval()
-        for line in continued(self.policy.model, self.opened.tokenizer, self.stage.train, self.opened.stop_ids, moment.step, self.folder):
-            self.voice.say(line)
+        opened, say = self.opened, self.voice.say
+        for line in continued(self.policy.model, opened.tokenizer, self.stage.train, opened.stop_ids, moment.step, self.folder, say):
+            say(line)
 
     def _measure(self, who: str, **how: Any) -> Measured | None:
         if self.trial is None or self.settings is None:
@@ -229,7 +230,7 @@ class Work:
             cost=cost,
             counts=self.prepared.counts,
             journal=self.folder / "metrics.jsonl",
-            samples=read_samples(self.folder),
+            samples=read_samples(self.folder, self.voice.say),
             unit=self.begun.objective.unit,
             recipe=self.setting.mapping,
             environment=environment,

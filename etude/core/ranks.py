@@ -1,5 +1,7 @@
 """Collectives that are no-ops on one process."""
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -13,6 +15,11 @@ def rank() -> int:
 def world() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def here() -> int:
+    """How many of them run on this machine, as `torchrun` tells them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world())) if world() > 1 else 1
 
 
 def total(value: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from etude.data.encoder import Encoder
 from etude.data.read import Row
 from etude.data.records import Pair, Question, Rated, Record, RowError, Text
 from etude.data.samples import Draft, Lesson, Teacher, TooLongError
-from etude.data.sources import digest, wanted
+from etude.data.sources import Reader, digest, wanted
 from etude.data.split import Kept, how_many, kept_row, split
 from etude.data.stretches import rows_wanted
 from etude.data.telltale import MARKS, secret, texts_in
@@ -136,30 +136,29 @@ def training_texts(data: Data, seed: int) -> list[str]:
     """
     texts: list[tuple[bytes, str]] = []
     for source in data.sources:
-        for row, reader in rows_wanted(data, source, seed, SourceCounts(source.path)):
-            try:
-                if isinstance(row.values, RowError):
-                    raise row.values
-                record = reader(row.values)
-            except RowError as error:
-                if data.bad_rows == "error":
-                    raise error.at(row.source, row.number) from error
-                continue  # counted when the rows are prepared
+        for row, record in _readable(rows_wanted(data, source, seed, SourceCounts(source.path)), data):
             if not isinstance(record, Text):
                 remedy = "give raw text, or name the tokenizer of a model in `base.tokenizer`"
                 raise DataError(f"{row.source}:{row.number}: a newborn's tokenizer is trained on raw text, and this row is none", remedy)
             texts.append((digest(row, seed), record.text))
     if isinstance(data.held_out, Source):
-        held_out = {record.text for record in _texts_of(data.held_out, seed)}
+        apart = _readable(wanted(data.held_out, seed, SourceCounts(data.held_out.path)), data)
+        held_out = {record.text for _, record in apart if isinstance(record, Text)}
     else:
         held_out = {text for _, text in sorted(texts, key=lambda one: one[0])[: how_many(data.held_out, len(texts))]}
     return [text for _, text in texts if text not in held_out]
 
 
-def _texts_of(source: Source, seed: int) -> Iterator[Text]:
-    for row, reader in wanted(source, seed, SourceCounts(source.path)):
-        if not isinstance(row.values, RowError) and isinstance(record := reader(row.values), Text):
-            yield record
+def _readable(rows: Iterator[tuple[Row, Reader]], data: Data) -> Iterator[tuple[Row, Record]]:
+    """What rows say. One that cannot be read stops with its place, or is passed over: it is counted when the rows are prepared."""
+    for row, reader in rows:
+        try:
+            if isinstance(row.values, RowError):
+                raise row.values
+            yield row, reader(row.values)
+        except RowError as error:
+            if data.bad_rows == "error":
+                raise error.at(row.source, row.number) from error
 
 
 def _kept(

@@ -26,6 +26,8 @@ def renderer(render: Render, path: str) -> Callable[[dict[str, Any]], Record]:
     def record(row: dict[str, Any]) -> Record:
         text = {field: _applied(lambda t=template: t.render(row), f"render.{field}", row) for field, template in templates.items()}
         if "text" in text:
+            if not text["text"].strip():
+                raise RowError(TEMPLATE, "render.text: blank", "mend the template, or leave such rows out by `where`")
             return Text(text["text"])
         system = text.get("system") or None
         if "chosen" in text:

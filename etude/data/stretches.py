@@ -34,17 +34,24 @@ def rows_wanted(data: Data, source: Source, seed: int, counts: SourceCounts) -> 
 
 
 def stretched(text: str) -> list[str]:
-    """Stretches of like length that end with lines, without the gaps between them; the text itself where it is too short for two."""
+    """Stretches of like length without the gaps between them, from line to line; the text itself where it is too short for two."""
     size = max(SHORTEST, -(-len(text) // MOST))
     found, at = [], 0
     while at < len(text):
         stop = text.find("\n", at + size)
         stop = len(text) if stop < 0 or len(text) - stop < SHORTEST else stop + 1
         last = stop == len(text)
-        end = stop if last else text.rfind("\n", at, stop - GAP) + 1
-        found.append(text[at : end if end > at else stop])
+        found.append(text[at : stop if last else _end(text, at, stop - GAP)])
         at = stop
     return found
+
+
+def _end(text: str, at: int, gap: int) -> int:
+    """Where a stretch from `at` ends: with the last line before the gap, or where that leaves out more than half of it, the last word."""
+    for mark in ("\n", " "):
+        if (end := text.rfind(mark, at, gap) + 1) - at > (gap - at) / 2:
+            return end
+    return gap
 
 
 def _text(row: Row, reader: Reader) -> str | None:

@@ -10,6 +10,7 @@ import torch
 from etude.core import ranks
 from etude.core.sample import Example
 from etude.data.rows import Cut
+from etude.engine.average import Average
 from etude.engine.checkpoint import Checkpoints, Loaded
 from etude.engine.course import Course, Moment, Outcome, Totals
 from etude.engine.decay import Anchors
@@ -43,6 +44,7 @@ class _Run:
         if course.train.decay_to == "parent":
             course.say(self.anchors.sentence())
         self.stopping = Stopping(course.train, course.attached.trainable)
+        self.average = Average(course.train, course.attached.trainable)
         self.parameters = list(course.attached.trainable.values())
         self.checkpoints = Checkpoints(course.folder / "checkpoints", course.train.keep_checkpoints)
         self.drawn = course.order.start()
@@ -81,6 +83,8 @@ class _Run:
         if stopped := interrupt.requested():
             course.say(f"stopped after step {self.step} of {course.steps}; the same command goes on from there")
         course.policy.model.eval()
+        if self._over:
+            self.average.finish(course.say)
         kept = self.stopping.finish(self.step, course.steps, course.say) if self._over else None
         return Outcome(self.step, self._over, stopped, self.totals, metrics, self.anchors.distance(), kept, tuple(self.guard.events))
 
@@ -110,6 +114,7 @@ class _Run:
         turns = course.objective.sampling.updates if course.objective.sampling is not None else 1
         results = [self._take(examples, turn) for turn in range(turns)]
         self.drawn, self.step = drawn, self.step + 1
+        self.average.take(self.step)
         seconds = time.perf_counter() - started
         totals = self.totals
         counts: dict[str, float] = {}
@@ -200,11 +205,12 @@ class _Run:
     def _tell(self, journal: Journal | None, metrics: dict[str, float], *, edge: bool) -> None:
         """Call the hooks that are due, then write the step down."""
         found = dict(metrics)
-        for hook, every in self.course.hooks:
-            if edge or (every and self.step % every == 0):
-                found |= hook(Moment(self.step, self.course.steps, found, self.totals)) or {}
-                self.course.policy.model.train()
-        self.stopping.look(self.step, found, edge=edge)
+        with self.average.shown(self.step, edge=edge):
+            for hook, every in self.course.hooks:
+                if edge or (every and self.step % every == 0):
+                    found |= hook(Moment(self.step, self.course.steps, found, self.totals)) or {}
+                    self.course.policy.model.train()
+            self.stopping.look(self.step, found, edge=edge)
         if journal is not None:
             journal.log(self.step, found)
 
@@ -218,6 +224,7 @@ class _Run:
         tensors |= {f"origin/{name}": tensor for name, tensor in self.course.attached.origins.items()}
         tensors |= {f"optimizer/{path}": tensor for path, tensor in optimizer_tensors(self.optimizer, trainable).items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.stopping.weights.items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in self.average.weights.items()}
         state = {"step": self.step, "drawn": list(self.drawn), "totals": asdict(self.totals), "tokens_per_row": self.cut.tokens_per_row}
         state |= {"stopping": self.stopping.state} if self.stopping.state else {}
         state |= {"guard": self.guard.state} if self.guard.settings is not None else {}
@@ -246,7 +253,7 @@ class _Run:
     def _restore(self, found: Loaded) -> None:
         """Weights, optimizer, place in the order, and what looks have found."""
         trainable = self.course.attached.trainable
-        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "origin": {}, "optimizer": {}, "best": {}}
+        groups: dict[str, dict[str, torch.Tensor]] = {"weight": {}, "origin": {}, "optimizer": {}, "best": {}, "average": {}}
         for path, tensor in found.tensors.items():
             group, name = path.split("/", 1)
             groups[group][name] = tensor
@@ -258,6 +265,7 @@ class _Run:
         restore_optimizer(self.optimizer, trainable, groups["optimizer"])
         self.step, self.drawn = found.state["step"], tuple(found.state["drawn"])
         self.stopping.go_on(found.state.get("stopping", {}), groups["best"])
+        self.average.go_on(groups["average"])
 
 
 def _machine(train: Train) -> dict[str, object]:

@@ -10,6 +10,7 @@ from etude.adaptation.contract import Attached
 from etude.engine.decay import Anchors
 from etude.engine.optimizers.contract import Group
 from etude.errors import TrainingError
+from etude.model.virtual import VirtualTokens
 from etude.recipe.schema import Train
 
 
@@ -37,8 +38,10 @@ def make_optimizer(attached: Attached, train: Train, learning_rate: float, ancho
 
 
 def _outer(attached: Attached) -> set[int]:
-    """Embeddings and head, wherever they are tied."""
-    modules = (attached.model.get_input_embeddings(), attached.model.get_output_embeddings())
+    """Embeddings, of places as of tokens, the head, wherever they are tied, and learnt virtual tokens: rows by themselves, no map."""
+    model = attached.model
+    rows = [module for module in model.modules() if isinstance(module, (nn.Embedding, VirtualTokens))]
+    modules = (model.get_input_embeddings(), model.get_output_embeddings(), *rows)
     return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
 
 

@@ -1,6 +1,7 @@
 """How is a model born? A configuration from a family's name and a size, random weights from a seed, written as a folder like any base."""
 
 import hashlib
+import json
 import math
 import sys
 from collections.abc import Callable
@@ -61,14 +62,16 @@ def born(
 ) -> PreTrainedModel:
     """Draw the weights and write model and tokenizer into `folder`.
 
-    transformers' own initialisation of the family; then, where the family does not do so itself, what writes into the residual
-    stream is scaled by 1/√(2 · layers), as GPT-2 did (Radford et al. 2019, section 2.3), so that the stream does not grow with depth.
+    transformers' own initialisation of the family; then what writes into the residual stream is scaled by 1/√(2 · layers), as GPT-2 did
+    (Radford et al. 2019, section 2.3), so that the stream does not grow with depth. Where a family does so itself, it comes smaller.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(newborn.seed)
         model = _model_class(newborn.architecture)(config)
     layers = config.get_text_config().num_hidden_layers
-    scaled = [] if config.model_type == "gpt2" else [p for name, p in model.named_parameters() if name.endswith(_RESIDUAL)]
+    usual = getattr(config.get_text_config(), "initializer_range", None) or 0.02  # as transformers has it
+    writing = [p for name, p in model.named_parameters() if name.endswith(_RESIDUAL)]
+    scaled = [p for p in writing if float(p.detach().std()) >= 0.9 * usual]
     with torch.no_grad():
         for parameter in scaled:
             parameter.mul_(1 / math.sqrt(2 * layers))
@@ -101,6 +104,9 @@ def use_own_class(architecture: str) -> None:
         kind = getattr(import_module(module), name)
     except Exception as problem:  # whatever the user's own code does is the user's to hear of
         raise ModelError(f"base.architecture: {architecture} cannot be read: {type(problem).__name__}: {problem}", _OWN) from problem
+    if _read_as.setdefault(module, now := _source(module)) != now:
+        what = f"base.architecture: the file of {module} has changed since this process imported it"
+        raise ModelError(what, "start Python anew: what is imported is imported once")
     config = getattr(kind, "config_class", None)
     name = getattr(config, "model_type", "")
     if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel) and isinstance(config, type) and name):
@@ -115,8 +121,33 @@ def use_own_class(architecture: str) -> None:
 def own_source(architecture: str) -> str:
     """sha256 of the file that `module:Class` is written in; of a module without one (built in), its name."""
     use_own_class(architecture)
-    file = getattr(sys.modules[architecture.partition(":")[0]], "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else architecture
+    return _source(architecture.partition(":")[0])
+
+
+def check_own_class(folder: Path) -> None:
+    """Refuse weights whose class, which a recipe of this project has named, is no longer written as it was when they were born.
+
+    Raises:
+        ModelError: its code has changed.
+    """
+    file = folder / "config.json"
+    said = json.loads(file.read_text(encoding="utf-8")).get(OWN_CLASS) if file.exists() else None
+    architecture, _, then = str(said).rpartition(" ")
+    if said is not None and architecture.partition(":")[0] in sys.modules and own_source(architecture) != then:
+        what = f"{folder}: these weights were born of {architecture}, whose code has changed since"
+        raise ModelError(what, "bring the former file back, or run the recipe again: then another model is born")
+
+
+_read_as: dict[str, str] = {}
+"""Of modules that classes of the user's own are written in: the hash of the file when this process read it."""
+
+
+def _source(module: str) -> str:
+    """sha256 of a module's file, which may be gone."""
+    file = getattr(sys.modules[module], "__file__", None)
+    if not file:
+        return module
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).exists() else "gone"
 
 
 _OWN = "name a `module:Class` beside the recipe: a transformers PreTrainedModel with a language-model head (docs/pretraining.md)"

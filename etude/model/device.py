@@ -113,8 +113,15 @@ def memory_left(cgroups: Path = _CGROUPS, membership: Path = Path("/proc/self/cg
         limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
         used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
         if limit and used and limit[0].isdigit() and int(limit[0]) < _UNLIMITED:
-            total, free = min(total, int(limit[0])), min(free, max(0, int(limit[0]) - int(used[0])))
+            taken = max(0, int(used[0]) - _cached(folder))
+            total, free = min(total, int(limit[0])), min(free, max(0, int(limit[0]) - taken))
     return total, free
+
+
+def _cached(folder: Path) -> int:
+    """Bytes that a control group is said to use for pages of files, which the system takes back when memory is asked for."""
+    words = _words(folder / "memory.stat")
+    return sum(int(count) for name, count in zip(words[::2], words[1::2], strict=False) if name in ("inactive_file", "active_file"))
 
 
 def _around(cgroups: Path, membership: Path, controller: str) -> list[Path]:

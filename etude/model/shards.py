@@ -19,7 +19,8 @@ from torch import Tensor
 
 from etude.core import ranks
 from etude.errors import ModelError
-from etude.lineage.durable import lacking, new_aside, remove_tree, settle
+from etude.lineage.durable import lacking, new_aside, remove_tree, settle, size
+from etude.model.device import memory_left
 
 _ALIGNED, _PAGE = 64, 4096
 _NOTE, _FORMAT = "streamed.json", 1
@@ -62,18 +63,33 @@ class Shelf:
 
 
 class HostShelf(Shelf):
-    """In the memory of the host; pinned where a GPU reads it."""
+    """In the memory of the host; pinned where a GPU reads it.
 
-    def __init__(self, pinned: bool):
-        self.pinned, self.groups = pinned, dict[str, dict[str, Tensor]]()
+    Args:
+        bytes: how much will be put, by each process on the machine; that there is room is asked beforehand.
+    """
+
+    def __init__(self, pinned: bool, bytes: int = 0):
+        self.pinned, self.bytes = pinned, bytes
+        self.groups: dict[str, dict[str, Tensor]] = {}
 
     def found(self) -> dict[str, Any] | None:
         return None
 
     def put(self, group: str, tensors: dict[str, Tensor]) -> None:
+        if not self.groups:
+            self._ask_for_room()
         starts, size = _places(tensors)
         room = torch.empty(size, dtype=torch.uint8, pin_memory=self.pinned)
         self.groups[group] = {name: _view(room, starts[name], t.dtype, t.shape).copy_(t.detach()) for name, t in tensors.items()}
+
+    def _ask_for_room(self) -> None:
+        processes, (_, free) = ranks.here(), memory_left()
+        short = free < processes * self.bytes
+        if ranks.anywhere(short):  # asked of all before any takes its part
+            each = f" in each of {processes} processes" if processes > 1 else ""
+            what = f"no room in memory for the weights that are to be streamed: they take {size(self.bytes)}{each}, {size(free)} is free"
+            raise ModelError(what, "take `stream: disk`")
 
     def get(self, group: str) -> dict[str, Tensor]:
         return self.groups[group]
@@ -114,9 +130,14 @@ class DiskShelf(Shelf):
     def finish(self, note: dict[str, Any]) -> None:
         assert self.aside is not None, "something was put"
         (self.aside / _NOTE).write_text(json.dumps({"format": _FORMAT} | note, indent=1) + "\n", encoding="utf-8")
-        if self.folder.exists():  # of that name, but of another format
-            remove_tree(self.folder)
-        settle(self.aside, self.folder)
+        try:
+            if self.found() is not None:
+                raise FileExistsError(str(self.folder))
+            if self.folder.exists():  # of that name, but of another format
+                remove_tree(self.folder)
+            settle(self.aside, self.folder)
+        except FileExistsError:  # another run was faster: what it wrote is the same, and may be mapped already
+            self.give_up()
         self.aside = None
 
     def give_up(self) -> None:
@@ -146,6 +167,7 @@ def fill(shelf: Shelf, write: Callable[[Put], dict[str, Any]]) -> dict[str, Any]
                 shelf.finish(write(_telling(shelf, advance)))
         except Exception as error:  # noqa: BLE001 (raised below, when the others know)
             problem = error
+        finally:  # also where somebody stops at once
             shelf.give_up()
     failed = ranks.anywhere(problem is not None)
     if problem is not None:

@@ -79,6 +79,8 @@ class Stream:
         self._at: int | None = None
         self._wide = False
         self._ahead: dict[int, Future] = {}
+        self._left: torch.cuda.Event | None = None
+        """Over when the device has computed the block that was taken away last."""
         self._placed: dict[int, tuple[int, int]] = {}
         self._worker = ThreadPoolExecutor(1, "streaming")
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -134,7 +136,7 @@ class Stream:
         if index != self._at:
             self._leave(but=index)
             began = time.perf_counter()
-            coming = self._ahead.pop(index, None) or self._worker.submit(self._bring, index)
+            coming = self._ahead.pop(index, None) or self._worker.submit(self._bring, index, self._left)
             self._put(index, coming.result())
             self.waited += time.perf_counter() - began
             self.visits += 1
@@ -142,7 +144,7 @@ class Stream:
             self._at = index
         following = self._following(index)
         if following not in self._ahead and following != index and not self._wide:
-            self._ahead = {following: self._worker.submit(self._bring, following)}
+            self._ahead = {following: self._worker.submit(self._bring, following, self._left)}
 
     def _following(self, index: int) -> int:
         """The next block of this pass, or the first of the pass to come."""
@@ -158,8 +160,13 @@ class Stream:
                 slot.put(slot.blank(self.device) if self.copies else slot.home)
         self._ranges = [] if self.copies else [ranges_of(slot.home for slot in slots) for slots in self.slots]
 
-    def _bring(self, index: int) -> Any:
-        """In a thread of its own: a block's tensors where they compute, or its pages in memory."""
+    def _bring(self, index: int, after: torch.cuda.Event | None = None) -> Any:
+        """In a thread of its own: a block's tensors where they compute, or its pages in memory; on a GPU not before `after`.
+
+        Python queues work far ahead of a GPU, and every block that was brought for it would lie there until its turn.
+        """
+        if after is not None:
+            after.synchronize()
         if not self.copies:
             return read_ahead(self._ranges[index])
         if self._side is None:
@@ -194,6 +201,9 @@ class Stream:
             self._placed.clear()
             for slot in self.slots[self._at]:
                 slot.put(slot.blank(self.device))
+            if self._side is not None:  # behind what the allocator waits for before it gives this block's memory to another
+                self._left = torch.cuda.Event(blocking=True)
+                self._left.record(torch.cuda.current_stream(self.device))
         else:
             give_back(self._ranges[self._at])
         self._at = None

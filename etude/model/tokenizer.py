@@ -1,5 +1,7 @@
 """How does text become tokens, and which tokens end an answer?"""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -35,6 +37,14 @@ def plain_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase | N
     folder = Path(name).expanduser()
     held = any((folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json"))
     return load_tokenizer(folder) if held and not (folder / "config.json").exists() else None
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 over what decides how it reads and writes: its pieces and rules, its special tokens, its chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    said = json.dumps([rules, tokenizer.special_tokens_map, tokenizer.chat_template], sort_keys=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> tuple[frozenset[int], str]:

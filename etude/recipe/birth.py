@@ -32,6 +32,11 @@ def best_size(compute: float) -> int:
     return max(1, round(math.sqrt(compute / (6 * TOKENS_PER_PARAMETER))))
 
 
+def usual_step(tokens: int) -> int:
+    """Tokens in one step for a stage of so many: a power of two that makes about 1,500 steps, from 1,024 to half a million."""
+    return min(2**19, max(2**10, 2 ** round(math.log2(tokens / 1500))))
+
+
 class Vocabulary(Strict):
     """A tokenizer trained on the text that the model will learn from; held-out text is never shown to it."""
 
@@ -54,7 +59,8 @@ class Newborn(Strict):
     size: Annotated[str, AfterValidator(_sized)] | None = None
     """How many parameters in all, embeddings counted: `15M`, `1.2B`. Depth, width and heads follow, as wide as 64 times the depth."""
     compute: PositiveFloat | None = None
-    """Instead of a size: floating point operations to be spent. Size and tokens follow by Hoffmann et al. (2022): 20 tokens a parameter."""
+    """Instead of a size: floating point operations to be spent. Size and tokens follow by Hoffmann et al. (2022): 20 tokens a parameter;
+    without `tokens_per_step` a stage on it makes about 1,500 steps, which is said."""
     config: dict[str, Any] = {}
     """Fields of the family's configuration, by transformers' names; they go before what the size says."""
     tokenizer: Annotated[
@@ -119,5 +125,7 @@ def _on_newborn(stage: Any, compute: Any) -> Any:
         return stage
     train = stage.get("train", {})
     if isinstance(compute, (int, float)) and compute > 0 and isinstance(train, dict) and not {"steps", "epochs", "tokens"} & train.keys():
-        train = {**train, "tokens": TOKENS_PER_PARAMETER * best_size(compute)}
+        tokens = TOKENS_PER_PARAMETER * best_size(compute)
+        step = train.get("tokens_per_step") or usual_step(tokens)
+        train = {**train, "tokens": tokens, "tokens_per_step": step}
     return {"adapt": "full", **stage, "train": train}

@@ -40,6 +40,10 @@ class Placement(Strict):
     processor take `disk`."""
 
 
+_INSTEAD = (("tokens", "epochs", "when the stage ends"), ("tokens_per_step", "examples_per_step", "how large a step is"))
+"""Keys of `Train` of which the first, where it is given, decides what the second says elsewhere."""
+
+
 class Train(Strict):
     """How a stage learns."""
 
@@ -93,6 +97,9 @@ class Train(Strict):
     """How many to keep; older ones are removed once a newer one is whole."""
     evaluate_every: PositiveInt | None = None
     """Steps between looks at the held-out rows: their loss, or of pairs the share preferred. By default only at the start and the end."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Average the weights over the steps: after each the average keeps this share of itself, such as 0.999 (less in the first steps), and
+    takes the rest from the weights. Looks see the average, and it is judged and saved; training goes on with the weights. Needs a copy."""
     early_stopping: EarlyStopping | None = None
     """Stop where held-out rows gain nothing more, and keep the best weights, of which a copy is held; `{}` takes the defaults. Half of the
     held-out rows (200 at most) are looked at, and then not judged: what chose the weights cannot say how good they are."""
@@ -113,6 +120,9 @@ class Train(Strict):
             raise ValueError("`tokens` needs `tokens_per_step`: how many of them make one step")
         if self.tokens is not None and self.steps is not None:
             raise ValueError("`tokens` and `steps` both say when the stage ends: keep one of them")
+        for one, other, what in _INSTEAD:
+            if getattr(self, one) is not None and getattr(self, other) != type(self).model_fields[other].default:
+                raise ValueError(f"`{one}` says {what} (a newborn's `compute` sets it), and `{other}` would be ignored: leave one out")
         return self
 
 

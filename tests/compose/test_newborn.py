@@ -3,10 +3,13 @@
 import gzip
 import json
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import small_project
 import torch
+from chat_tokenizers import ENDS_LAST_TURN, chat_tokenizer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,6 +19,7 @@ from etude.compose.voice import Voice
 from etude.data.prepare import prepare
 from etude.errors import DataError, ModelError, RecipeError
 from etude.lineage.store import open_store
+from etude.model import birth
 
 BIRTH = {"size": "60k", "tokenizer": {"kind": "bpe", "size": 300}, "context": 64}
 OWN = """
@@ -66,7 +70,7 @@ def test_from_nothing_to_an_artefact_that_is_better(tmp_path, library, voice):
     assert sorted(looks) == [0, 3, 6] and looks[6] < looks[0]
     assert [one.step for one in judgement.about.samples] == [0, 3, 6] and judgement.about.samples[0].prompt == "def "
     assert "What it wrote along the way" in done.report.read_text()
-    assert any("saw no held-out text" in line for line in voice.lines)
+    assert any("of the stage `py`, and saw no held-out text of that stage" in line for line in voice.lines)
     again = etude.run(file, project=tmp_path).stages["py"]
     assert again.reused and again.record.reference == record.reference
     assert isinstance(etude.chat("born", "def ", project=tmp_path, max_new_tokens=3), str)
@@ -148,3 +152,76 @@ def test_what_cannot_learn_from_nothing(tmp_path, library):
         etude.read_recipe(recipe(tmp_path, library), ["stages.py.adapt=lora"])
     with pytest.raises(DataError, match="only `python:library` is known"):
         etude.run(recipe(tmp_path, library, data={"sources": "python:tests"}), project=tmp_path)
+
+
+def newborn_of(folder, file, voice=None):
+    """Its reference and its folder."""
+    store = open_store(folder)
+    reference = base_of(etude.read_recipe(file).recipe, store, voice or Voice())
+    return reference, store.bases / reference.removeprefix("newborn:")
+
+
+def test_a_borrowed_tokenizer_is_part_of_what_a_newborn_is(tmp_path, library):
+    """Another one at the same place, or another template in it: another model is born."""
+    tokenizer, file = chat_tokenizer(), recipe(tmp_path, library, base=BIRTH | {"tokenizer": str(tmp_path / "taken")})
+    tokenizer.save_pretrained(tmp_path / "taken")
+    first, _ = newborn_of(tmp_path, file)
+    assert newborn_of(tmp_path, file)[0] == first
+    tokenizer.chat_template = ENDS_LAST_TURN
+    tokenizer.save_pretrained(tmp_path / "taken")
+    second, _ = newborn_of(tmp_path, file)
+    tokenizer.add_tokens(["<|more|>"])
+    tokenizer.save_pretrained(tmp_path / "taken")
+    third, folder = newborn_of(tmp_path, file)
+    assert len({first, second, third}) == 3 and "<|more|>" in AutoTokenizer.from_pretrained(folder).get_vocab()
+
+
+def test_rows_are_looked_at_before_any_weight_is_drawn(tmp_path, library):
+    file = str(Path(recipe(tmp_path, library, steps=1)).rename(tmp_path / "born.yaml"))
+    shown = etude.data_show(file, project=tmp_path)
+    checked = etude.data_check(file, project=tmp_path)
+    assert not list((tmp_path / ".etude/bases").iterdir()) and checked.base.startswith("newborn:born-newborn-")
+    record = etude.run(file, project=tmp_path).stages["py"].record
+    assert record.fingerprints.data == shown.prepared.fingerprint and record.parent.reference == checked.base
+    assert etude.data_show(file, project=tmp_path).prepared.fingerprint == shown.prepared.fingerprint
+
+
+def test_a_class_of_ones_own_that_has_changed_is_another(tmp_path, library, monkeypatch):
+    code = tmp_path / "changing_module.py"
+    code.write_text(OWN.replace('"mine"', '"changing"'))
+    monkeypatch.chdir(tmp_path)
+    file = recipe(tmp_path, library, base=BIRTH | {"architecture": "changing_module:Mine"}, steps=1)
+    first = etude.run(file, project=tmp_path).stages["py"].record
+    code.write_text(code.read_text() + "\n\nMORE = 1\n")
+    with pytest.raises(ModelError, match="the file of changing_module has changed since this process imported it"):
+        etude.load("born", project=tmp_path)
+    monkeypatch.delitem(sys.modules, "changing_module")  # as another process begins
+    monkeypatch.delitem(birth._read_as, "changing_module")
+    with pytest.raises(ModelError, match="born of changing_module:Mine, whose code has changed since"):
+        etude.load("born", project=tmp_path)
+    second = etude.run(file, project=tmp_path).stages["py"].record
+    assert second.parent.reference != first.parent.reference and etude.load("born", project=tmp_path)
+
+
+def test_compute_alone_says_how_long_and_in_which_steps(tmp_path, library, voice):
+    file = recipe(tmp_path, library, base={"compute": 4.5e11, "tokenizer": BIRTH["tokenizer"], "context": 64})
+    written = json.loads(Path(file).read_text())
+    del written["stages"]["py"]["train"]["steps"], written["stages"]["py"]["train"]["tokens_per_step"]
+    Path(file).write_text(json.dumps(written))
+    train = etude.read_recipe(file).recipe.stages["py"].train
+    assert train.tokens == 20 * round(math.sqrt(4.5e11 / 120)) and train.tokens_per_step == 1024
+    newborn_of(tmp_path, file, voice)
+    said = "4.5e+11 operations: the stage `py` learns from 1,224,740 tokens, in 1,197 steps of 1,024 (`tokens_per_step`)"
+    assert said in voice.lines
+    longer = etude.read_recipe(file, ["base.compute=1e16"]).recipe.stages["py"].train
+    assert 1000 < longer.tokens / longer.tokens_per_step < 2200
+    assert etude.read_recipe(file, ["stages.py.train.tokens_per_step=300"]).recipe.stages["py"].train.tokens_per_step == 300
+
+
+@pytest.mark.parametrize(
+    ("keys", "ignored"),
+    [({"examples_per_step": 4}, "examples_per_step"), ({"steps": None, "tokens": 4096, "epochs": 2}, "epochs")],
+)
+def test_what_would_be_ignored_is_refused(tmp_path, library, keys, ignored):
+    with pytest.raises(RecipeError, match=f"`{ignored}` would be ignored: leave one out"):
+        etude.read_recipe(recipe(tmp_path, library, **keys))

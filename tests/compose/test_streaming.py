@@ -5,15 +5,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
-from small_project import recipe, stage
+from small_project import make_base, recipe, stage
 
 import etude
+from etude import catalog
+from etude.adaptation.bitfit import BitFit
+from etude.compose.streaming import check_streamed
 from etude.compose.voice import Advance, Voice
-from etude.errors import TrainingError
+from etude.errors import ModelError, TrainingError
 from etude.lineage.clean import freeable
 from etude.lineage.store import open_store
+from etude.model.shards import HostShelf
+from etude.model.shelving import shelve
 
 
 def run(here, base, stages, voice=None, evaluate="short"):
@@ -116,6 +122,39 @@ def test_what_is_born_of_all_weights_needs_them_there(project, base, tmp_path_fa
         one["train"]["placement"] = placement
         found.append(run(tmp_path_factory.mktemp("project"), base, {"only": one}, evaluate=None).stages["only"])
     assert same(*map(weights, found))
+
+
+NEEDS_ALL = {"full", "last_layers", "parameters", "pissa", "dora", "bitfit"}
+"""These train the weights of the base, or are born of them: of weights that are copied block by block they cannot be."""
+
+
+@pytest.fixture(scope="module")
+def biased(tmp_path_factory):
+    """A base with biases, which are among what comes and goes."""
+    return make_base(tmp_path_factory.mktemp("bases") / "biased", attention_bias=True, mlp_bias=True)
+
+
+@pytest.mark.parametrize("kind", sorted(catalog.ADAPTATIONS))
+def test_every_adaptation_is_the_resident_one_or_refused_by_name(kind, project, biased, tmp_path_factory):
+    one = stage(project / "answers.jsonl", adapt={"kind": kind}, steps=2, placement={"stream": "host"})
+    if kind in NEEDS_ALL:
+        with pytest.raises(TrainingError, match=kind):
+            run(project, biased, {"only": one}, evaluate=None)
+        return
+    found = []
+    for placement in ({"stream": "host"}, {}):
+        one["train"]["placement"] = placement
+        folder = run(tmp_path_factory.mktemp("project"), biased, {"only": one}, evaluate=None).stages["only"].folder
+        found.append({name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()})
+    assert found[0] and not any(bool(tensor.isnan().any()) for tensor in found[0].values()) and same(*found)
+
+
+def test_what_was_made_of_weights_that_were_not_there_is_seen():
+    """Whatever an adaptation says of itself: a copy of a blank is no number."""
+    model = tiny.llama(attention_bias=True).requires_grad_(False)
+    shelve(model, lambda _what, _needed: HostShelf(pinned=False), dtype=torch.float32, device=torch.device("cpu"))
+    with pytest.raises(ModelError, match=r"self_attn\.\w_proj\.\w+ was made of a weight of the base"):
+        check_streamed(model, BitFit().attach(model, seed=0))
 
 
 def test_compiled_blocks_do_not_come_and_go(project, base):

@@ -9,7 +9,7 @@ import pytest
 from chat_tokenizers import CHATML, ENDS_LAST_TURN, STRIPS_THOUGHTS, chat_tokenizer
 from rich.console import Console
 
-from etude.data.prepare import prepare
+from etude.data.prepare import prepare, training_texts
 from etude.data.show import as_json, renderables, spans
 from etude.errors import DataError
 from etude.recipe.data import Data
@@ -332,3 +332,27 @@ def test_what_is_shown_is_what_is_learnt(tmp_path, template):
     plain = json.loads(json.dumps(as_json(prepared, tokenizer)))
     assert sum(bucket["samples"] for bucket in plain["lengths"]) == sum(len(e.samples) for e in prepared.train[0][1])
     assert plain["counts"][0]["dropped"][0]["row"] == 2 and plain["fingerprint"] == prepared.fingerprint
+
+
+def test_a_tokenizer_yet_to_be_trained_sees_no_row_that_will_be_held_out(tmp_path):
+    """Rows that render to nothing are no rows, in the draw of either."""
+    rows = [{"body": f"words number {i}" if i % 3 == 0 else "", "row": i} for i in range(60)]
+    source = {"path": write(tmp_path / "rows.jsonl", rows), "render": {"text": "{{ body }}"}}
+    data = Data.model_validate({"sources": [source], "held_out": 5, "bad_rows": "drop"})
+    tokenizer = chat_tokenizer(None)
+    prepared = ready([source], tokenizer, held_out=5, bad_rows="drop")
+    adds_up(prepared)
+    plain = lambda examples: {tokenizer.decode(one.samples[0].tokens, skip_special_tokens=True) for one in examples}
+    shown = training_texts(data, 0)
+    assert len(shown) == 15 and set(shown) == plain(prepared.train[0][1]) and not set(shown) & plain(prepared.held_out)
+    with pytest.raises(DataError, match=r"rows.jsonl:2: render.text: blank"):
+        ready([source], tokenizer)
+
+
+def test_a_bad_row_of_a_held_out_source_is_placed_or_passed_over(tmp_path):
+    train = write(tmp_path / "train.jsonl", [{"text": "a"}, {"text": "b"}])
+    apart = write(tmp_path / "apart.jsonl", [{"text": "b"}, {"text": 2.5}])
+    recipe = {"sources": [train], "held_out": apart}
+    with pytest.raises(DataError, match=r"apart.jsonl:2: text: a number where text is needed"):
+        training_texts(Data.model_validate(recipe), 0)
+    assert training_texts(Data.model_validate({**recipe, "bad_rows": "drop"}), 0) == ["a"]

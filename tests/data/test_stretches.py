@@ -61,3 +61,16 @@ def test_a_step_is_as_near_to_its_tokens_as_whole_examples_come(lengths, tokens,
         assert len(sizes) == 1 or sum(sizes) - tokens <= sizes[-1] / 2
         seen += places
     assert seen == order.draw(order.start(), len(seen))[0], "the same order, cut by another measure"
+
+
+@pytest.mark.parametrize("mark", [" ", "-"])
+def test_a_long_line_has_its_gap_too(mark):
+    """Between words, and wherever there are none; what stands on its own line before it is no stretch."""
+    line = mark.join(f"word{i}" for i in range(600))
+    text = "\n".join(["Title", line, line, line]) + "\n"
+    found = stretched(text)
+    assert len(found) == 3 and len(text) - sum(map(len, found)) >= 2 * 200
+    for stretch in found[:-1]:
+        rest = text[text.index(stretch) + len(stretch) :]
+        assert len(stretch) > 3000 and rest.index("\n") >= 199
+        assert mark == "-" or stretch.endswith(" ")

@@ -3,15 +3,22 @@
 import pytest
 import tiny
 import torch
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
+from etude import catalog
 from etude.adaptation.full import Full
 from etude.adaptation.lora import Lora
+from etude.adaptation.p_tuning import PTuning
+from etude.adaptation.prefix import Prefix
+from etude.adaptation.prompt import Prompt
 from etude.engine.loop import fit
+from etude.engine.optimizer import make_optimizer
 from etude.engine.optimizers.adamw import AdamW
 from etude.engine.optimizers.muon import Muon
 from etude.engine.step import take_step
 from etude.model.policy import Policy
 from etude.objective.next_token import NextToken
+from etude.recipe.schema import Train
 
 
 def made(folder, optimizer, steps=4, adaptation=None, **train):
@@ -54,6 +61,25 @@ def test_muon_takes_the_steps_that_torch_takes(tmp_path):
     ours = dict(found.course.policy.model.named_parameters())
     for name, p in plain.named_parameters():
         assert torch.equal(ours[name], p), name
+
+
+def gpt2() -> PreTrainedModel:
+    """With learnt positions."""
+    torch.manual_seed(0)
+    shape = dict(vocab_size=tiny.VOCABULARY, n_positions=64, n_embd=32, n_layer=1, n_head=4)
+    return AutoModelForCausalLM.from_config(GPT2Config(**shape), attn_implementation="etude")
+
+
+@pytest.mark.parametrize("adaptation", [Full(), Prompt(tokens=4), Prefix(tokens=4), PTuning(tokens=4)], ids=lambda one: one.kind)
+def test_no_row_of_an_embedding_and_no_virtual_token_is_made_orthogonal(adaptation):
+    attached = adaptation.attach(gpt2().requires_grad_(False), seed=0)
+    train = Train.model_validate({"optimizer": "muon"}, context={"tables": catalog.TABLES})
+    optimizer = make_optimizer(attached, train, 1e-2)
+    parts = [part for part in getattr(optimizer, "parts", [optimizer]) if isinstance(part, torch.optim.Muon)]
+    ours = {id(p) for part in parts for group in part.param_groups for p in group["params"]}
+    names = {name for name, p in attached.trainable.items() if id(p) in ours}
+    blocks = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert names == ({f"transformer.h.0.{name}.weight" for name in blocks} if adaptation.kind == "full" else set())
 
 
 @pytest.mark.parametrize("adaptation", [Full(), Lora(rank=4)], ids=["full", "lora"])

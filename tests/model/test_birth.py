@@ -44,7 +44,11 @@ def test_what_is_written_by_hand_goes_before_the_dial():
 RESIDUAL = ("o_proj", "down_proj")
 
 
-@pytest.mark.parametrize(("architecture", "scaled"), [("llama", RESIDUAL), ("mixtral", RESIDUAL), ("gpt2", ())])
+THEMSELVES = ["gpt2", "gpt_bigcode", "nanochat"]
+"""Families that scale what they write into the residual stream as they draw it."""
+
+
+@pytest.mark.parametrize(("architecture", "scaled"), [("llama", RESIDUAL), ("mixtral", RESIDUAL), *((one, ()) for one in THEMSELVES)])
 def test_weights_are_transformers_own_but_for_the_residual_scale(tmp_path, architecture, scaled):
     newborn = Newborn(architecture=architecture, size="300k", context=32, seed=3)
     config, _ = configure(newborn, TOKENIZER)

@@ -50,6 +50,8 @@ def test_memory_is_the_groups_where_it_is_less(tmp_path):
     group(tmp_path, "/pods/mine", memory__max="max", memory__current="5")
     group(tmp_path, "/pods", memory__max="1000000", memory__current="400000")
     assert memory_left(tmp_path, tmp_path / "self") == (1_000_000, 600_000)
+    group(tmp_path, "/pods", memory__stat="anon 100000\ninactive_file 200000\nactive_file 90000\nshmem 10000")  # pages of files come back
+    assert memory_left(tmp_path, tmp_path / "self") == (1_000_000, 890_000)
     group(tmp_path, "/pods", memory__max=str(2**63 - 4096), memory__current="5")
     assert memory_left(tmp_path, tmp_path / "self")[0] == machine
 

@@ -20,7 +20,7 @@ from etude.engine.loop import fit
 from etude.errors import ModelError
 from etude.model.blocks import first_blocks, stack_of
 from etude.model.probe import choose_layout
-from etude.model.shards import DiskShelf, HostShelf, map_shard, stored_type, write_shard
+from etude.model.shards import DiskShelf, HostShelf, fill, map_shard, stored_type, write_shard
 from etude.model.shelving import shelve
 from etude.model.streamed import stream_of
 from etude.model.widened import widened
@@ -212,6 +212,37 @@ def test_no_room_is_said_and_nothing_is_left(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="gone"):
         streamed(base(), "disk", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_runs_that_write_a_shelf_the_first_is_kept(tmp_path):
+    """The other may have mapped it by then."""
+    first, second = (DiskShelf(tmp_path / "shelf", 100) for _ in range(2))
+    for shelf in (first, second):
+        shelf.put("block", {"w": torch.arange(3.0)})
+    first.finish({"blocks": 1})
+    there = (tmp_path / "shelf").stat().st_ino
+    second.finish({"blocks": 1})
+    assert (tmp_path / "shelf").stat().st_ino == there and [path.name for path in tmp_path.iterdir()] == ["shelf"]
+    assert torch.equal(second.get("block")["w"], torch.arange(3.0)) and second.found() is not None
+
+
+def test_who_stops_at_once_leaves_nothing_half_written(tmp_path):
+    def write(put):
+        put("block", {"w": torch.arange(3.0)})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(DiskShelf(tmp_path / "shelf", 100), write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_is_asked_for_before_it_is_taken(monkeypatch):
+    monkeypatch.setattr("etude.model.shards.memory_left", lambda: (1000, 99))
+    shelf = HostShelf(False, 100)
+    with pytest.raises(ModelError, match="no room in memory for the weights that are to be streamed: they take"):
+        shelf.put("block", {"w": torch.arange(3.0)})
+    monkeypatch.setattr("etude.model.shards.memory_left", lambda: (1000, 100))
+    shelf.put("block", {"w": torch.arange(3.0)})
 
 
 MANY = """

@@ -12,7 +12,7 @@ from etude.recipe.schema import Train
 
 
 class Muon(OptimizerChoice):
-    """Momentum whose singular values are all made one. Embeddings, head, vectors and stacks of experts go by AdamW.
+    """Momentum whose singular values are all made one. Embeddings, head, virtual tokens, vectors and stacks of experts go by AdamW.
 
     torch's own (https://kellerjordan.github.io/posts/muon/), its steps as long as AdamW's (https://arxiv.org/abs/2502.16982, section 2.2),
     so that one learning rate serves both.
