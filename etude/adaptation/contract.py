@@ -25,6 +25,8 @@ class Attached:
     """By what the learning rate is multiplied, for those parameters that learn at a rate of their own."""
     origins: dict[str, Tensor] = field(default_factory=dict)
     """What is not trained but was computed at birth: a run that goes on gets the same, whatever it would compute now."""
+    newborn: set[str] = field(default_factory=set)
+    """Heads that no parent has, by their names among `trainable`: born at zero, where decay pulls them to whatever the adaptation is."""
 
     def decays(self, name: str) -> bool:
         """Whether zero is where a parameter has nothing to say, so that weight decay may pull it there. Vectors never are."""

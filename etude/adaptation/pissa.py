@@ -59,6 +59,11 @@ class PissaAttached(PeftAttached):
     def decays(self, name: str) -> bool:
         return False  # not zero is neutral, but where A and B began
 
+    def origin(self, name: str) -> Tensor | None:
+        """The layer's own memory of it, not a copy: a run that goes on elsewhere is given back what was computed where it began."""
+        layer, factor = name.rsplit(".lora_", 1)
+        return self.origins[f"{layer}.first_{factor[0].lower()}"]
+
     def save(self, folder: Path) -> None:
         (name,) = self.wrapper.active_adapters
         tensors = get_peft_model_state_dict(self.wrapper)

@@ -17,6 +17,12 @@ def is_adapter(folder: Path) -> bool:
     return (folder / _OF_PEFT).is_file() or (folder / _OURS).is_file()
 
 
+def virtual_tokens(folder: Path) -> int:
+    """Places of the context that the adapter saved in a folder takes before every text."""
+    file = folder / _OF_PEFT
+    return (json.loads(file.read_text(encoding="utf-8")).get("num_virtual_tokens") or 0) if file.is_file() else 0
+
+
 def reattach(model: PreTrainedModel, folder: Path) -> Attached:
     """Put the adapter saved in `folder` on its base model.
 

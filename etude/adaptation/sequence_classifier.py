@@ -32,6 +32,7 @@ def add_outputs(attached: Attached, outputs: Outputs) -> None:
     if outputs.at == "leaf":
         check_classifier(attached.model.config)
     attached.trainable[f"{NAME}.weight"] = put_outputs(attached.model, len(outputs.labels))
+    attached.newborn.add(f"{NAME}.weight")
 
 
 def save_with_outputs(attached: Attached, folder: Path, kind: str, outputs: Outputs) -> None:

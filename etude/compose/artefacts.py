@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adaptation.contract import Attached
-from etude.adaptation.reload import is_adapter, reattach
+from etude.adaptation.reload import is_adapter, reattach, virtual_tokens
 from etude.compose.newborn import SCHEME, outline_of, use_class_of
 from etude.compose.voice import Voice
 from etude.core.scores import Outputs
@@ -47,6 +47,11 @@ class Known:
     def outputs(self) -> tuple[str, Outputs] | None:
         """The objective that trained its linear head, and what that says; None where it has none."""
         return described_outputs(self.folder)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Places of the context that its own adapter takes before every text."""
+        return virtual_tokens(self.folder)
 
 
 @dataclass(frozen=True, slots=True)

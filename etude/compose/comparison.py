@@ -6,11 +6,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from etude import catalog
-from etude.compose.artefacts import Known, asking, look_up, open_model
-from etude.compose.begun import settled
+from etude.compose.artefacts import Known, asking, look_up
+from etude.compose.begun import Setting, settled
 from etude.compose.general import general_text_of, lost_before
 from etude.compose.judging import Measured, divergences, measure
 from etude.compose.overlap import overlaps
+from etude.compose.streaming import open_compared
 from etude.compose.trial import check, set_aside, trial_of
 from etude.compose.verdict import Story, judged, write
 from etude.compose.voice import Voice
@@ -55,7 +56,8 @@ def compare(first: str, second: str, *, voice: Voice | None = None, project: Pat
         raise LineageError(f"neither {first} nor {second} is an artefact of this project", "see `etude list`")
     recipe = recipe_of(record)
     settings = recipe.evaluate or Evaluate.model_validate({}, context={"tables": catalog.TABLES})
-    return compare_as(first, second, record, recipe.stages[record.stage], settings, store, voice or Voice())
+    setting = Setting(recipe, record.recipe, store, best_device(), voice or Voice())
+    return compare_as(first, second, record, recipe.stages[record.stage], settings, setting)
 
 
 def recipe_of(record: Record) -> Recipe:
@@ -80,23 +82,23 @@ def recipe_of(record: Record) -> Recipe:
 
 
 def compare_as(
-    first: str, second: str, record: Record, stage: Stage, settings: Evaluate, store: Store, voice: Voice, *, kept: bool = False
+    first: str, second: str, record: Record, stage: Stage, settings: Evaluate, setting: Setting, *, kept: bool = False
 ) -> Compared:
     """The same by settings of one's own.
 
     Args:
         record: whose held-out rows are asked.
-        stage: its stage, as it reads them.
+        stage: its stage, as it reads them, and where its base lies.
         kept: take the judgement of the same two by the same settings that was made before, where there is one.
     """
+    store, voice = setting.store, setting.voice
     known = [look_up(name, store, voice) for name in (first, second)]
     text = general_text_of(settings)
     place = lambda rows: store.root / "comparisons" / _folder_name(known, rows, settings, text)
     if kept and (found := read_judgement(folder := place(record.fingerprints.data))) is not None:
         voice.say(f"judged before by the same `evaluate`: {folder.name}")
         return Compared(found, folder / "report.html", [])
-    device = best_device()
-    dtype, _ = choose_dtype(stage.train.dtype, device)
+    dtype, _ = choose_dtype(stage.train.dtype, setting.device)
     reader, other = (one.outline for one in known)
     if reader.tokenizer.get_vocab() != other.tokenizer.get_vocab():
         raise ModelError(f"{first} and {second} do not read the same tokens", "compare models that share a tokenizer")
@@ -117,7 +119,7 @@ def compare_as(
     layouts: list[str] = []
     for name, one in zip((first, second), known, strict=True):
         voice.heading(name)
-        side = open_model(one, store, dtype=dtype, device=device, voice=voice)
+        side = open_compared(one, stage, setting, dtype)
         layouts.append(choose_layout(side.model).name)
         if layouts[0] != layouts[-1]:
             raise ModelError(f"{first} runs as {layouts[0]}, {second} as {layouts[1]}", "compare models of one architecture")
@@ -128,7 +130,7 @@ def compare_as(
         how = dict(stop_ids=side.stop_ids, settings=settings, voice=voice, who=name, by_head=head is not None)
         measured.append(measure(policy, trial, cut=cut, **how))
     names = [one.parent.reference for one in known]
-    story = _story(names[0], names[1], record, stage, notes, describe(device).name, known[1].outputs)
+    story = _story(names[0], names[1], record, stage, notes, describe(setting.device).name, known[1].outputs)
     apart = divergences(trial, measured[0], measured[1], cut)
     story = replace(story, grave=tuple(seen), before=lost_before(known[0].parent, store))
     judgement = judged(story, trial, measured[0], measured[1], apart, text, reader.tokenizer, settings)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from etude.compose.begun import length
 from etude.compose.replay import replay_sentence
 from etude.data.order import Order
 from etude.data.prepare import Prepared
@@ -13,8 +12,7 @@ from etude.recipe.schema import Stage
 def against_forgetting(stage: Stage, prepared: Prepared, order: Order, outcome: Outcome) -> Iterator[str]:
     """A sentence for each thing that the recipe asked for."""
     if prepared.replayed is not None:
-        drawn = min(length(stage, prepared)[0], outcome.steps * stage.train.examples_per_step)
-        yield replay_sentence(prepared.replayed, order, [examples for _, examples in prepared.train], drawn)
+        yield replay_sentence(prepared.replayed, order, [examples for _, examples in prepared.train], outcome.drawn)
     if outcome.kept is not None:
         yield f"Early stopping: {outcome.kept.sentence}."
     if outcome.distance is not None:

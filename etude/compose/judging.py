@@ -43,8 +43,11 @@ class Measured:
 
 def glance(policy: Policy, held_out: Sequence[Example], cut: Cut, objective: Objective, size: int | None = None) -> dict[str, float]:
     """A look at held-out rows along the way: the loss; of rated answers that of the liked ones; of pairs the share preferred; of labels
-    that a head tells the share that is right. Of raw text of `size` bytes, the bits per byte too: nats / ln 2 / bytes."""
+    that a head tells the share that is right, and of labels that are weighed by their words the cross-entropy between these. Of raw text
+    of `size` bytes, the bits per byte too: nats / ln 2 / bytes."""
     role = held_out[0].samples[0].role
+    if objective.writes and objective.choices:
+        return {"held_out_loss_labels": _between_labels(policy, objective.arrange(held_out), cut)}
     if not objective.writes and objective.choices:
         prompts = objective.arrange(held_out)
         found = leaf_outputs(policy, prompts, cut).argmax(-1)
@@ -148,6 +151,14 @@ def _chosen(policy: Policy, trial: Trial, cut: Cut, voice: Voice, who: str, by_h
         else:
             found = likelihoods(policy, scored, cut, report).negative_log_likelihood.reshape(-1, len(words)).argmin(-1)
     return [Generated(words[i][:-1].tolist(), int(words[i][-1])) for i in found.tolist()]
+
+
+def _between_labels(policy: Policy, siblings: Sequence[Example], cut: Cut) -> float:
+    """Nats a row by which the right label's words fall short of all the labels' together."""
+    alone = [Example((sample,), one.source, one.row) for one in siblings for sample in one.samples]
+    said = -likelihoods(policy, alone, cut).negative_log_likelihood.reshape(len(siblings), -1)  # [rows, labels]
+    right = np.array([[sample.value for sample in one.samples] for one in siblings], bool)
+    return float(np.mean(np.logaddexp.reduce(said, -1) - said[right]))
 
 
 def _followed(prompt: Example, word: np.ndarray) -> Example:

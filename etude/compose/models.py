@@ -105,7 +105,8 @@ class Model:
         messages = tuple(Message(turn["role"], turn["content"], False) for turn in turns)
         alone = isinstance(prompt, str) and not self.reads_messages
         asked = Completion(str(prompt), answer) if alone else Conversation((*messages, Message("assistant", answer)))
-        tokenizer, context = self.opened.tokenizer, self.opened.model.config.get_text_config().max_position_embeddings
+        tokenizer, config = self.opened.tokenizer, self.opened.model.config.get_text_config()
+        context = getattr(config, "max_position_embeddings", None) or 2**31  # ALiBi knows no last position
         teacher = Teacher(Template(tokenizer), Encoder(tokenizer, self.opened.stop_ids), "last-answer", "error", context)
         lesson = teacher.lesson(teacher.draft(asked))
         return float(self._at_the_end(lesson.examples[0][0].tokens)[0])

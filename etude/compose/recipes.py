@@ -3,23 +3,21 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from etude import catalog
-from etude.compose.begun import Begun, Setting, artefact_name, begin, begin_on, learning_rate, length
+from etude.compose.begun import Begun, Setting, begin, begin_on, learning_rate, length
 from etude.compose.birth import base_of
+from etude.compose.prerequisites import StandIn, artefact_name, in_order, made_here, wrong_models
 from etude.compose.processes import first_alone, leads, together
 from etude.compose.stages import Finished, run_stage
 from etude.compose.voice import Voice
 from etude.core import ranks
-from etude.errors import LineageError, RecipeError
+from etude.errors import RecipeError
 from etude.lineage.record import Record
-from etude.lineage.store import Store, open_store
+from etude.lineage.store import open_store
 from etude.model.device import best_device, use_threads
-from etude.recipe.document import Path as KeyPath
 from etude.recipe.load import Loaded, load
-from etude.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,9 +72,11 @@ def _run(setting: Setting, loaded: Loaded) -> RunResult:
     while ahead:
         one = ahead.pop(0)  # what a stage has read is let go when it is over
         stage, begun = loaded.recipe.stages[one.name], one.begun
-        if stage.parent in done and done[stage.parent].record.reference != one.parent:
+        parent = done[stage.parent].record.reference if stage.parent in done else one.parent
+        beside = {name: StandIn(done[made].record.reference, True) for name, made in made_here(loaded.recipe, one.name).items()}
+        if (parent, beside) != (one.parent, one.beside):
             with first_alone():
-                begun = begin_on(setting, one.name, done[stage.parent].record.reference, begun)
+                begun = begin_on(setting, one.name, parent, beside, begun)
         if len(loaded.recipe.stages) > 1:
             voice.heading(f"{begun.artefact}, on {begun.known.parent.reference}")
         finished = run_stage(setting, one.name, begun)
@@ -98,12 +98,14 @@ class _Ahead:
     parent: str
     """What it was begun on."""
     parent_made: bool
+    beside: dict[str, StandIn]
+    """What it was begun with in place of the other models that the recipe makes."""
     found: Record | None
     """Its artefact, if it is there."""
 
 
 def _look_ahead(setting: Setting) -> list[_Ahead]:
-    """Read and check every stage. One whose parent is yet to be made is read with the tokenizer of what that parent comes from."""
+    """Read and check every stage. A model that is yet to be made is stood for by what it comes from, which reads the same tokens."""
     ahead: list[_Ahead] = []
     known: dict[str, str] = {}
     unmade: set[str] = set()
@@ -113,16 +115,18 @@ def _look_ahead(setting: Setting) -> list[_Ahead]:
     for name in in_order(recipe):
         stage = recipe.stages[name]
         parent = known.get(stage.parent, base if stage.parent == "base" else stage.parent)
-        made = stage.parent not in unmade
-        start = parent if made else artefact_name(recipe, stage.parent)
+        parent_made = stage.parent not in unmade
+        beside = {model: StandIn(known[other], other not in unmade) for model, other in made_here(recipe, name).items()}
+        made = parent_made and all(one.made for one in beside.values())
+        start = parent if parent_made else artefact_name(recipe, stage.parent)
         setting.voice.heading(f"{artefact_name(recipe, name)}: {stage.objective.kind}, {stage.adapt.kind}, from {start}")
         with first_alone():  # a base may have to be downloaded or converted
-            begun = begin(setting, name, parent)
-        # On a parent that is yet to be made, it cannot have been made either; the root's identity would be another stage's.
+            begun = begin(setting, name, parent, beside)
+        # With a model that is yet to be made, it cannot have been made either; the identity with what stands for that is another stage's.
         found = setting.store.find(begun.identity) if made else None
         known[name] = found.reference if found is not None else parent
         unmade |= {name} if found is None else set()
-        ahead.append(_Ahead(name, begun, parent, made, found))
+        ahead.append(_Ahead(name, begun, parent, parent_made, beside, found))
     return ahead
 
 
@@ -132,45 +136,9 @@ def _setting(loaded: Loaded, voice: Voice, project: Path | None) -> Setting:
     _, threads = use_threads()
     voice.say(threads + (f", {ranks.world()} processes" if ranks.world() > 1 else ""))
     store = open_store(project)
-    if wrong := _unknown_parents(loaded, store) | _barren_parents(loaded):
+    if wrong := wrong_models(loaded, store):
         raise loaded.wrong(wrong)
     return Setting(loaded.recipe, loaded.mapping, store, best_device(), voice)
-
-
-def _unknown_parents(loaded: Loaded, store: Store) -> dict[KeyPath, str]:
-    wrong: dict[KeyPath, str] = {}
-    for name, stage in loaded.recipe.stages.items():
-        if stage.parent == "base" or stage.parent in loaded.recipe.stages:
-            continue
-        try:
-            store.resolve(stage.parent)
-        except LineageError:
-            artefacts = sorted({record.name for record in store.records()})
-            others = ["base", *(other for other in loaded.recipe.stages if other != name)]
-            near = get_close_matches(stage.parent, [*others, *artefacts], n=1)
-            meant = f"did you mean `{near[0]}`? " if near else ""
-            what = f"{stage.parent!r} is neither a stage of this recipe nor an artefact"
-            there = f"stages: {', '.join(others)}; artefacts: {', '.join(artefacts) or 'none yet'}"
-            wrong["stages", name, "parent"] = f"{what}; {meant}({there})"
-    return wrong
-
-
-def _barren_parents(loaded: Loaded) -> dict[KeyPath, str]:
-    """Stages that stand on what cannot be melted into weights: found out before the parent is trained."""
-    stages = loaded.recipe.stages
-    scoring: dict[KeyPath, str] = {
-        ("stages", name, "parent"): f"{stage.parent} learns to score by {stages[stage.parent].objective.kind} and writes nothing, "
-        "so nothing can stand on it; begin at its own parent"
-        for name, stage in stages.items()
-        if stage.parent in stages and not stages[stage.parent].objective.writes
-    }
-    barren: dict[KeyPath, str] = {
-        ("stages", name, "parent"): f"{stage.parent} is adapted by {stages[stage.parent].adapt.kind}, on which nothing can stand; "
-        "adapt it by `lora` or `full`, or begin at its own parent"
-        for name, stage in stages.items()
-        if stage.parent in stages and not stages[stage.parent].adapt.can_be_parent
-    }
-    return scoring | barren
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,17 +201,3 @@ def forecast(
             )
         )
     return forecasts
-
-
-def in_order(recipe: Recipe) -> list[str]:
-    """Stages, parents before children, otherwise as written."""
-    order: list[str] = []
-
-    def add(name: str) -> None:
-        if name in recipe.stages and name not in order:
-            add(recipe.stages[name].parent)
-            order.append(name)
-
-    for name in recipe.stages:
-        add(name)
-    return order

@@ -84,7 +84,8 @@ def with_replay(
         fingerprint=hashlib.sha256(b"|".join(sample.tokens.tobytes() + sample.weight.tobytes() for sample in samples)).hexdigest(),
         answers="to be answered before anything is learnt" if settings.answers else "",
     )
-    known = np.union1d(prepared.trained_on, trained_on)
+    unseen = np.array(list(prepared.asked.values()), np.uint64)
+    known = np.union1d(prepared.trained_on, np.setdiff1d(trained_on, unseen))  # what is held out was left out above
     return replace(prepared, train=[*prepared.train, (source, kept)], replayed=replayed, trained_on=known)
 
 
@@ -157,11 +158,11 @@ def answered(prepared: Prepared, stage: Stage, opened: Opened, context: int, fol
         tokens = np.asarray([*answer["prompt"], *answer["tokens"]], np.int32)[:context]
         weight = (np.arange(len(tokens)) >= len(answer["prompt"])).astype(np.float32)
         examples.append(Example((Sample(tokens, weight),), one.source, one.row))
-    whole = sum(answer["stopped"] for answer in answers)
+    whole = sum(answer["stopped"] and len(answer["prompt"]) + len(answer["tokens"]) <= context for answer in answers)
     samples = [one.samples[0] for one in examples]
     learnt = sum(int((sample.weight > 0).sum()) for sample in samples)
     endless = len(answers) - whole
-    open_ended = f"; {endless:,} have no end within {settings.max_new_tokens} tokens, and none is learnt" if endless else ""
+    open_ended = f"; {endless:,} have no end within {settings.max_new_tokens} tokens and the context, and none is learnt" if endless else ""
     said = f"answered with {learnt:,} tokens{open_ended}"
     replayed = replace(replayed, logical_tokens=sum(map(len, samples)), supervised_tokens=learnt, answers=said)
     voice.say(replayed.line)

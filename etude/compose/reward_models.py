@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from etude.compose.artefacts import Known, look_up, open_model
+from etude.compose.prerequisites import StandIns
 from etude.compose.voice import Voice
 from etude.core.sample import Example, Sample
 from etude.data.rows import Cut
@@ -19,17 +20,21 @@ from etude.model.probe import choose_layout
 from etude.objective.contract import Objective
 
 
-def reward_models(objective: Objective, writer: Outline, store: Store, voice: Voice) -> dict[str, Known]:
-    """The artefacts that an objective's rewards name.
+def reward_models(objective: Objective, writer: Outline, store: Store, voice: Voice, stand_ins: StandIns) -> dict[str, Known]:
+    """The artefacts that an objective's rewards name, by these names.
+
+    Args:
+        stand_ins: what those stand for that the recipe itself makes.
 
     Raises:
         LineageError, ModelError: one is not there, is no reward model, or reads other tokens than the model that writes.
     """
     sampling = objective.sampling
     names = [name for reward in (sampling.rewards if sampling is not None else ()) if (name := reward.reads_with) is not None]
-    found = {name: look_up(name, store, voice) for name in names}
+    found = {name: look_up(stand_ins[name].reference if name in stand_ins else name, store, voice) for name in names}
     for name, known in found.items():
-        if known.outputs is None or known.outputs[0] != "reward":
+        made = name not in stand_ins or stand_ins[name].made
+        if made and (known.outputs is None or known.outputs[0] != "reward"):
             raise ModelError(f"rewards: {name} is no reward model", "name an artefact of a stage with `objective: reward`")
         if known.outline.tokenizer.get_vocab() != writer.tokenizer.get_vocab():
             raise ModelError(f"rewards: {name} reads other tokens than the model that writes", "train it on the same family")

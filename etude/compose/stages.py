@@ -81,7 +81,7 @@ def _as_it_is(setting: Setting, name: str, found: Record) -> Finished:
         return Finished(found, folder, judgement, _report(setting, found), reused=True)
     setting.voice.say("it was judged by another `evaluate`, or not at all; now by this one")
     stage, parent = setting.recipe.stages[name], found.parent.reference
-    compared = compare_as(parent, found.reference, found, stage, settings, setting.store, setting.voice, kept=True)
+    compared = compare_as(parent, found.reference, found, stage, settings, setting, kept=True)
     return Finished(found, folder, compared.judgement, compared.report, reused=True)
 
 

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from etude.adaptation.contract import Attached
-from etude.compose.artefacts import Known, Melted, Opened, melt, open_model
+from etude.adaptation.reload import reattach
+from etude.compose.artefacts import Known, Melted, Opened, look_up, melt, open_model
 from etude.compose.begun import Setting
 from etude.compose.voice import Voice
 from etude.errors import ModelError
 from etude.lineage.durable import size
 from etude.model import attention
 from etude.model.load import load
+from etude.model.outputs import reload_outputs
 from etude.model.pages import read_from_disk
 from etude.model.shards import DiskShelf, HostShelf, Shelf, stored_type
 from etude.model.shelving import shelve
@@ -58,6 +61,24 @@ def open_streamed(known: Known, stage: Stage, setting: Setting, dtype: torch.dty
         model, told = melt(model, known.adapters)
         place(model.requires_grad_(False))
     return Opened(model.eval(), loaded.tokenizer, loaded.stop_ids, known.parent, None, melted=told)
+
+
+def open_compared(known: Known, stage: Stage, setting: Setting, dtype: torch.dtype) -> Opened:
+    """A side of a comparison as `open_model` gives it; where the stage streams its base, this one's is streamed too."""
+    if stage.train.placement.stream is None:
+        return open_model(known, setting.store, dtype=dtype, device=setting.device, voice=setting.voice)
+    attached, under = None, known
+    if known.adapters:
+        stands_on = setting.store.resolve(known.parent.reference).parent
+        assert stands_on is not None, "an adapter was looked up with all that it stands on"
+        under = look_up(stands_on.reference, setting.store, Voice())
+    opened = open_streamed(under, stage, setting, dtype)
+    if known.adapters:
+        attached = reattach(opened.model, known.folder)
+        check_streamed(opened.model, attached)
+    if known.outputs is not None:
+        reload_outputs(opened.model, known.folder, known.outputs[1])
+    return replace(opened, parent=known.parent, attached=attached, outputs=known.outputs)
 
 
 def check_streamed(model: PreTrainedModel, attached: Attached) -> None:

@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 
 from etude.adaptation.contract import Attached
 from etude.compose.artefacts import Known, look_up, open_model
+from etude.compose.prerequisites import StandIns
 from etude.compose.processes import leads
+from etude.compose.refusals import check_writes
 from etude.compose.voice import Voice
 from etude.core import ranks
 from etude.core.sample import Example
@@ -23,16 +25,26 @@ from etude.model.probe import choose_layout
 from etude.recipe.schema import Stage
 
 
-def look_up_teacher(stage: Stage, base: Callable[[], str], known: Known, store: Store, voice: Voice) -> Known | None:
-    """Another model that the stage learns from; None where there is none, or where it is the parent. `base` gives the recipe's.
+def look_up_teacher(
+    stage: Stage, base: Callable[[], str], known: Known, store: Store, voice: Voice, stand_ins: StandIns
+) -> Known | None:
+    """Another model that the stage learns from; None where there is none, or where it is the parent.
+
+    Args:
+        base: gives the recipe's.
+        stand_ins: what a name stands for that the recipe itself makes.
 
     Raises:
-        ModelError: it does not read the same tokens.
+        ModelError: it does not read the same tokens, or writes none.
     """
     teaching = stage.objective.teaching
     if teaching is None or teaching.teacher == "parent":
         return None
-    teacher = look_up(base() if teaching.teacher == "base" else teaching.teacher, store, voice)
+    stand_in = stand_ins.get(teaching.teacher)
+    name = base() if teaching.teacher == "base" else teaching.teacher if stand_in is None else stand_in.reference
+    teacher = look_up(name, store, voice)
+    if stand_in is None or stand_in.made:
+        check_writes(teacher, "there are no words to be learnt from it", "take a teacher that writes, such as its parent")
     ours, theirs = known.outline, teacher.outline
     sizes = [one.config.get_text_config().vocab_size for one in (ours, theirs)]
     if ours.tokenizer.get_vocab() != theirs.tokenizer.get_vocab() or sizes[0] != sizes[1]:
@@ -90,7 +102,7 @@ def lessons(
 
     def opened() -> Policy:
         assert other is not None, "the parent is open already"
-        model = open_model(other, store, dtype=parent.compute, device=device, voice=voice, merge=True).model
+        model = open_model(other, store, dtype=parent.compute, device=device, voice=voice).model
         return Policy(model, layout=choose_layout(model).name, compute=parent.compute)
 
     if teaching.top_k is not None:

@@ -169,12 +169,10 @@ def _shown(question: Question) -> str:
 def curve(journal: Path | None, unit: str = NATS) -> Curve:
     """The loss along a run, as its journal has it, in its objective's unit."""
     lines: Sequence[dict[str, Any]] = read(journal) if journal is not None and journal.exists() else ()
-    points = {
-        name: tuple(Point(step=line["step"], loss=line[name]) for line in lines if line.get(name) is not None)
-        for name in ("loss", "held_out_loss")
-    }
-    # Held-out rows are always looked at in nats a token: beside a loss of another kind that would be another scale.
-    return Curve(train=points["loss"], held_out=points["held_out_loss"] if unit == NATS else (), unit=unit)
+    points = lambda name: tuple(Point(step=line["step"], loss=line[name]) for line in lines if line.get(name) is not None)
+    # Any other look at held-out rows would be another scale than the loss's.
+    looked = {NATS: "held_out_loss", "nats a label": "held_out_loss_labels"}.get(unit)
+    return Curve(train=points("loss"), held_out=points(looked) if looked is not None else (), unit=unit)
 
 
 def _counted(counts: Counts | None) -> tuple[Count, ...]:

@@ -267,8 +267,10 @@ class Work:
                 write(kept, folder)
 
         losses = curve(self.folder / "metrics.jsonl").train  # an interruption after the last step leaves the outcome without metrics
+        best = outcome.kept
+        losses = [point for point in losses if best is None or point.step <= best.best_step]
         metrics: dict[str, float | int | str | None] = {"loss": losses[-1].loss if losses else None, "steps": outcome.steps}
-        if (best := outcome.kept) is not None:
+        if best is not None:
             metrics |= {"best_step": best.best_step, "steps_not_taken": best.steps_not_taken, f"best {best.figure}": best.best}
         if self.opened.melted:
             metrics["melted_parent_difference"] = max(one.difference for one in self.opened.melted)

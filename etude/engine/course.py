@@ -82,6 +82,8 @@ class Outcome:
     """How a run ended."""
 
     steps: int
+    drawn: int
+    """Examples in all, those that a guard passed over among them."""
     finished: bool
     """Whether the last step is done."""
     stopped: bool

@@ -20,9 +20,11 @@ class Anchors:
         """Raises TrainingError where the newborn adaptation is not its parent."""
         self.origins: dict[str, Tensor] = {}
         if train.decay_to == "parent":
-            found = {name: attached.origin(name) for name in attached.trainable}
+            found = {name: attached.origin(name) for name in attached.trainable if name not in attached.newborn}
             self.origins = {name: origin for name, origin in found.items() if origin is not None}
         self.parameters = {name: attached.trainable[name] for name in self.origins}
+        kept = set(map(id, attached.origins.values()))
+        self.copied = sum(origin.nbytes for origin in self.origins.values() if id(origin) not in kept)
         self.decay = train.weight_decay
 
     def pull(self, optimizer: torch.optim.Optimizer) -> None:
@@ -42,8 +44,7 @@ class Anchors:
         """What is pulled, and what the copy of where it goes takes."""
         if not self.origins:
             return "decay to the parent is decay to zero here: what changes is zero in the parent"
-        copied = sum(origin.nbytes for origin in self.origins.values()) / 2**20
-        return f"decay pulls {len(self.origins):,} tensors back to the parent, of which a copy takes {copied:,.1f} MiB"
+        return f"decay pulls {len(self.origins):,} tensors back to the parent, of which a copy takes {self.copied / 2**20:,.1f} MiB"
 
     def distance(self) -> float | None:
         """‖w − w₀‖ / ‖w₀‖ over all that is pulled; None where nothing is, or where it was nothing."""

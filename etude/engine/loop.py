@@ -86,7 +86,8 @@ class _Run:
         if self._over:
             self.average.finish(course.say)
         kept = self.stopping.finish(self.step, course.steps, course.say) if self._over else None
-        return Outcome(self.step, self._over, stopped, self.totals, metrics, self.anchors.distance(), kept, tuple(self.guard.events))
+        distance, events = self.anchors.distance(), tuple(self.guard.events)
+        return Outcome(self.step, sum(self.drawn), self._over, stopped, self.totals, metrics, distance, kept, events)
 
     @property
     def _over(self) -> bool:

@@ -15,7 +15,7 @@ from etude.recipe.schema import Train
 
 
 def make_optimizer(attached: Attached, train: Train, learning_rate: float, anchors: Anchors | None = None) -> torch.optim.Optimizer:
-    """Only what may go to zero decays; each group learns at its own multiple of the rate.
+    """Only what may go to zero decays, newborn heads among it; each group learns at its own multiple of the rate.
 
     Args:
         anchors: what is pulled to its parent instead.
@@ -26,8 +26,9 @@ def make_optimizer(attached: Attached, train: Train, learning_rate: float, ancho
     factors, outer = _factors(attached, train), _outer(attached)
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in attached.trainable.items():
-        to_zero = attached.decays(name) and (anchors is None or name not in anchors.origins)
-        hidden = parameter.dim() == 2 and id(parameter) not in outer
+        born = name in attached.newborn  # at zero, so that decay leads there whatever else it is pulled to
+        to_zero = born or (attached.decays(name) and (anchors is None or name not in anchors.origins))
+        hidden = parameter.dim() == 2 and id(parameter) not in outer and not born
         groups.setdefault((factors[name], to_zero, hidden), []).append(parameter)
     ordered = sorted(groups.items(), key=lambda group: group[0], reverse=True)
     optimizer = train.optimizer.build([Group(chosen, *key) for key, chosen in ordered], train)

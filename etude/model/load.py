@@ -72,6 +72,8 @@ def load(
     notes += without_dropout(model)
     for note in notes:
         say(note)
+    if attention not in ("eager", "sdpa") and not model._can_set_attn_implementation():
+        model.config._attn_implementation = "eager"  # its attention is its own: the masks of another would let it see the future
     model.eval().requires_grad_(False)
     if place is not None:
         place(model)

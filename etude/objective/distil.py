@@ -21,8 +21,9 @@ class Distil(Objective):
 
     kind: ClassVar[str] = "distil"
     teacher: ModelText = "parent"
-    """Whose distributions: `parent` (which holds on to what it knew), `base`, or a model as `base` takes it, with the same vocabulary.
-    Without `top_k` it is a second model in memory, unless it is the parent under an adapter."""
+    """Whose distributions: `parent` (which holds on to what it knew), `base`, or a model as `base` takes it, with the same vocabulary; an
+    artefact that another stage of the same recipe makes is made first. Without `top_k` it is a second model in memory, unless it is the
+    parent under an adapter."""
     top_k: PositiveInt | None = None
     """Ask the teacher once, before training, and store this many of its likeliest tokens at each supervised one, all others as one outcome;
     then it leaves memory. The divergence between joined outcomes is at most the whole one. https://arxiv.org/abs/2503.16870"""

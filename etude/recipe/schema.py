@@ -16,7 +16,7 @@ class EarlyStopping(Strict):
     patience: PositiveInt = 3
     """Looks in a row without a gain; there is one every `evaluate_every` steps."""
     minimum_gain: Annotated[float, Field(ge=0)] = 0.0
-    """What a gain must exceed: nats a token of the held-out loss, or the share of held-out pairs preferred."""
+    """What a gain must exceed: nats a token or a label of the held-out loss, or the share of held-out pairs or labels that are right."""
 
 
 class Stability(Strict):

@@ -47,6 +47,7 @@ def test_stopping_early_is_told_counted_and_judged_on_other_rows(project, base, 
     assert done.judgement.axes[0].n == 6 and done.judgement.answers == 6
     looked = {line["held_out_loss"] for line in _journal(done) if "held_out_loss" in line}
     assert metrics["best held_out_loss"] == min(looked)
+    assert metrics["loss"] == {line["step"]: line.get("loss") for line in _journal(done)}[metrics["best_step"]], "that of what is kept"
     compared = etude.compare(str(base), "early", project=project).judgement
     assert compared.answers == 6, "later comparisons leave those rows out too"
     assert compared.axes[0].tuned.value == pytest.approx(done.judgement.axes[0].tuned.value, abs=1e-4), "what is saved is the best"
@@ -118,6 +119,40 @@ def test_rows_of_ones_own_are_replayed_but_not_those_held_out(project, base):
     replayed = begun.prepared.replayed
     assert (replayed.rows, replayed.left_out) == (52 - 8, 8), "the eight that are held out"
     assert length(begun_stage(project), begun.prepared)[0] == 40, "32 rows of the task once, and a fifth beside them"
+    assert len(begun.prepared.trained_on) == 44, "rows of the task are in that file, too"
+    etude.run(str(project / "own.yaml"), project=project)
+    assert not etude.compare(str(base), "own", project=project).notes, "what is held out was not trained on"
+
+
+@pytest.mark.parametrize("replay", [None, {"share": 0.25}], ids=["sources", "replay"])
+def test_steps_of_so_many_tokens_count_rows_as_they_are_drawn(project, base, voice, replay):
+    """Long rows beside short ones, at a share that is not their number's: one epoch draws about as many rows of the task as there are."""
+    one = stage(project / "answers.jsonl", steps=None, epochs=1, tokens_per_step=300)
+    if replay is None:
+        long = [{"text": f"{i} " + "and so on, and so forth, one after the other, " * 5} for i in range(200)]
+        (project / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
+        one["data"]["sources"] = [{"path": "answers.jsonl", "weight": 3.0}, {"path": "long.jsonl", "weight": 1.0}]
+    else:
+        one["data"]["replay"] = replay
+    file = recipe(project / "tokens.yaml", base, {"s": one})
+    prepared = _begun(file, project).prepared
+    sources = [examples for _, examples in prepared.train]
+    settings = etude.read_recipe(str(file)).recipe.stages["s"]
+    examples, steps = length(settings, prepared)
+    order = Order(tuple(map(len, sources)), tuple(source.weight or len(rows) for source, rows in prepared.train), 0)
+    state = order.start()
+    for _ in range(steps):
+        _, state = order.draw_tokens(state, 300, lambda source, index: sum(map(len, sources[source][index].samples)))
+    wanted = len(sources[0]) / 0.75 if replay is not None else sum(map(len, sources))
+    assert sum(state) == pytest.approx(wanted, rel=0.2) and examples == pytest.approx(sum(state), rel=0.2)
+    if replay is None:
+        return
+    assert etude.forecast(etude.read_recipe(str(file)), project=project)[0].steps == steps
+    done = etude.run(str(file), voice=voice, project=project).stages["s"]
+    (said,) = done.judgement.about.against_forgetting
+    assert f"{state[1]:,} of the {sum(state):,} rows drawn" in said
+    learnt = sum(line.get("supervised_tokens", 0) for line in _journal(done))
+    assert f" of {learnt:,.0f} supervised tokens" in said, "as the engine counted them"
 
 
 def test_the_parents_own_answers_are_replayed(project, base, voice):
@@ -136,6 +171,14 @@ def test_the_parents_own_answers_are_replayed(project, base, voice):
         prompt = torch.tensor(tokens[~learnt])[None]
         written = plain.generate(prompt, max_new_tokens=6, do_sample=False)[0, prompt.shape[1] :]
         assert tokens[learnt].tolist() == written.tolist()
+    written = json.loads((project / "replayed.json").read_text())
+    for answer in written["answers"]:
+        answer["stopped"] = True
+    (project / "replayed.json").write_text(json.dumps(written))
+    most = max(len(answer["prompt"]) for answer in written["answers"]) + 3
+    beyond = sum(len(answer["prompt"]) + len(answer["tokens"]) > most for answer in written["answers"])
+    cut = answered(begun.prepared, settings, opened, most, project, voice)
+    assert beyond and f"; {beyond} have no end within 6 tokens and the context" in cut.replayed.line, "an end that was cut is none"
     (project / "replayed.json").write_text((project / "replayed.json").read_text().replace('"prompt": [', '"prompt": [7, ', 1))
     with pytest.raises(TrainingError, match="answers to other prompts"):
         answered(begun.prepared, settings, opened, 128, project, voice)
@@ -148,6 +191,16 @@ def test_the_parents_own_answers_are_replayed(project, base, voice):
     one["data"]["sources"] = str(project / "texts.jsonl")
     with pytest.raises(TrainingError, match="nothing can be asked"):
         etude.run(str(recipe(project / "texts.yaml", base, {"s": one})), voice=voice, project=project)
+
+
+def test_how_many_steps_answers_make_is_known_before_they_are_written(project, base, voice):
+    one = replaying(project, {"share": 0.5, "answers": True, "max_new_tokens": 6}, steps=None, tokens_per_step=150)
+    file = recipe(project / "own.yaml", base, {"s": one})
+    with pytest.raises(TrainingError, match=r"how long the parent's answers are .* is not known before"):
+        etude.run(str(file), voice=voice, project=project)
+    more = ["stages.s.train.tokens=600"]
+    assert etude.forecast(etude.read_recipe(str(file), more), project=project)[0].steps == 4
+    assert etude.run(str(file), more, voice=voice, project=project).stages["s"].record.metrics["steps"] == 4
 
 
 def test_replay_is_for_tokens(project, base, voice):

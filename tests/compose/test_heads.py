@@ -6,15 +6,23 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from chat_tokenizers import chat_tokenizer
 from peft import PeftModel
 from safetensors import safe_open
 from small_project import COLOURS, recipe, stage
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BloomConfig, BloomForCausalLM
 
 import etude
 from etude.cli.show_library import print_shown
+from etude.compose.begun import Setting, begin
+from etude.compose.judging import glance
+from etude.compose.voice import Voice
+from etude.data.rows import Cut
 from etude.engine.rollouts import Rollouts
 from etude.errors import DataError, ModelError, RecipeError, TrainingError
+from etude.lineage.store import open_store
+from etude.model import attention
+from etude.model.policy import Policy
 
 ADAPTATIONS = ["full", "lora", "bitfit", "prompt", "qlora"]
 
@@ -96,6 +104,61 @@ def test_labels_without_a_head_leave_a_model_that_writes(base, project, voice):
     assert {example.tuned for example in done.judgement.examples} <= {"good", "bad"}
     assert any(axis.name == "loss on held-out answers" for axis in done.judgement.axes)
     assert etude.load("words", project=project).generate("note 3 is red and fine", max_new_tokens=3) is not None
+
+
+STOPS = {"held_out": 12, "steps": 40, "evaluate_every": 2, "early_stopping": {"patience": 2}, "learning_rate": 5e-2, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("aim", "figure"),
+    [("classify", "held_out_accuracy"), ({"kind": "classify", "head": False}, "held_out_loss_labels"), ("reward", "held_out_preferred")],
+    ids=["head", "words", "reward"],
+)
+def test_stopping_early(base, project, voice, aim, figure):
+    one = stage(project / "pairs.jsonl", objective=aim, **STOPS)
+    one = one if aim == "reward" else sorting(labelled(project / "l.jsonl"), objective=aim, **STOPS)
+    done = etude.run(str(recipe(project / "stops.yaml", base, {"s": one})), voice=voice, project=project).stages["s"]
+    lines = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
+    looked = {line["step"]: line[figure] for line in lines if figure in line}
+    best = (min if "loss" in figure else max)(looked.values())
+    metrics = done.record.metrics
+    assert metrics[f"best {figure}"] == best == looked[metrics["best_step"]] and len(looked) > 2
+    assert metrics["steps"] + metrics["steps_not_taken"] == 40
+    drawn = {point.step: point.loss for point in done.judgement.about.curve.held_out}
+    assert drawn == (looked if figure == "held_out_loss_labels" else {}), "what is counted as the loss is stands beside it"
+    said = figure.removeprefix("held_out_").replace("_", " ")
+    assert f"are kept ({said} on rows held out for this: " in done.judgement.about.against_forgetting[0]
+
+
+def test_labels_by_their_words_are_looked_at_beside_each_other(base, project):
+    """The cross-entropy between the labels' own words, by plain transformers; words that all grow likelier are no gain."""
+    one = sorting(labelled(project / "l.jsonl"), objective={"kind": "classify", "head": False}, **STOPS)
+    loaded = etude.read_recipe(str(recipe(project / "words.yaml", base, {"c": one})))
+    begun = begin(Setting(loaded.recipe, loaded.mapping, open_store(project), torch.device("cpu"), Voice()), "c", str(base))
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    words, losses = list(begun.objective.choices.values()), []
+    for example in begun.looked_at:
+        sample = example.samples[0]
+        prompt, answer = sample.tokens[: sample.answer_at].tolist(), tuple(sample.tokens[sample.answer_at :].tolist())
+        likely = []
+        for word in words:
+            with torch.no_grad():
+                said = plain(input_ids=torch.tensor([[*prompt, *word]])).logits[0].double().log_softmax(-1)
+            likely.append(sum(said[len(prompt) - 1 + i, token] for i, token in enumerate(word)))
+        losses.append(torch.nn.functional.cross_entropy(torch.stack(likely)[None], torch.tensor([words.index(answer)])))
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation=attention.NAME).eval()
+    found = glance(Policy(model), begun.looked_at, Cut(4096), begun.objective)
+    assert found == {"held_out_loss_labels": pytest.approx(float(torch.stack(losses).mean()), abs=1e-5)}
+
+
+def test_a_family_that_knows_no_last_position_scores(project, voice):
+    tokenizer, folder = chat_tokenizer(), project / "bloom"
+    ends = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4, **ends)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    file = recipe(project / "worth.yaml", folder, {"r": stage(project / "pairs.jsonl", objective="reward", adapt="full")}, evaluate=None)
+    etude.run(str(file), voice=voice, project=project)
+    assert np.isfinite(etude.load("worth", dtype="float32", project=project).score("Name colour 3", "It is black"))
 
 
 def test_nothing_stands_on_what_only_scores(base, project, voice):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from small_project import recipe, stage
+from small_project import make_base, recipe, stage
 
 import etude
 from etude.core import ranks
@@ -57,6 +57,19 @@ def test_two_train_what_one_trains(project, base, tmp_path_factory):
         assert entry.record.identity == alone.stages[name].record.identity or name == "dpo"
         for before, now in zip(alone.stages[name].judgement.axes, _axes(entry.folder), strict=True):
             assert now["tuned"]["value"] == pytest.approx(before.tuned.value, abs=1e-4)
+
+
+def test_two_learn_from_what_one_teacher_said_once(project, base, tmp_path_factory):
+    """Asked by the first process, read by both."""
+    teacher = make_base(tmp_path_factory.mktemp("teachers") / "other", seed=5)
+    aim = {"kind": "distil", "teacher": str(teacher), "top_k": 8}
+    file = recipe(project / "two.yaml", base, {"d": stage(project / "answers.jsonl", objective=aim, tokens_per_row=64)}, evaluate=None)
+    (code, _, err), (other_code, *other_said) = start_two(file, project)
+    assert (code, other_code, other_said) == (0, 0, ["", ""]), err
+    (entry,) = etude.list(project=project)
+    alone = etude.run(str(file), project=tmp_path_factory.mktemp("alone")).stages["d"]
+    assert entry.record.machine.processes == 2 and entry.record.identity == alone.record.identity
+    assert _losses(entry.folder) == pytest.approx(_losses(alone.folder), abs=1e-5)
 
 
 def _losses(folder) -> list[float]:

@@ -157,6 +157,39 @@ def test_what_was_made_of_weights_that_were_not_there_is_seen():
         check_streamed(model, BitFit().attach(model, seed=0))
 
 
+GRPO = {"kind": "grpo", "beta": 0.1, "rewards": [{"kind": "metric", "metric": "valid-json"}]}
+
+
+@pytest.mark.parametrize(("aim", "remedy"), [(GRPO, "objective.beta to 0"), ("distil", "`objective.top_k`")], ids=["grpo", "distil"])
+def test_a_parent_that_is_rounded_away_is_not_copied_beside_it(aim, remedy, project, base, voice):
+    one = stage(project / "answers.jsonl", adapt="qlora", objective=aim, placement={"stream": "disk"})
+    with pytest.raises(TrainingError, match="asks the parent at every step, which `adapt: qlora` changes; a streamed one") as caught:
+        run(project, base, {"only": one}, voice)
+    assert remedy in caught.value.remedy and not voice.bars
+    if aim == "distil":
+        one["objective"] = {"kind": "distil", "top_k": 4}
+        assert run(project, base, {"only": one}, voice, evaluate=None).finished, "asked once, while it is itself"
+
+
+@pytest.mark.parametrize("adapt", ["lora", {"kind": "qlora", "rank": 4}], ids=["lora", "qlora"])
+def test_what_was_trained_streamed_is_compared_streamed(adapt, project, base, voice, tmp_path_factory):
+    """By `compare`, and where it is judged again: base and child, on a parent that is an adapter; with the figures of resident ones."""
+    found = []
+    for placement in ({}, {"stream": "disk"}):
+        here = tmp_path_factory.mktemp("project")
+        stages = {"first": stage(project / "answers.jsonl", steps=2)}
+        stages["second"] = stage(project / "answers.jsonl", parent="first", adapt=adapt, tokens_per_row=64, placement=placement)
+        run(here, base, stages, evaluate=None)
+        heard = len(voice.lines)
+        again = run(here, base, stages, voice).stages["second"]
+        streams = sum(line.startswith("streamed from disk") for line in voice.lines[heard:])
+        assert again.reused and streams == (2 if placement else 0), "both sides, and where nothing is streamed neither"
+        compared = etude.compare(str(base), "streamed-second", voice=voice, project=here).judgement
+        found.append([again.judgement.axes, compared.axes])
+    for resident, streamed in zip(*found, strict=True):
+        assert [(axis.name, axis.parent, axis.tuned) for axis in resident] == [(axis.name, axis.parent, axis.tuned) for axis in streamed]
+
+
 def test_compiled_blocks_do_not_come_and_go(project, base):
     one = stage(project / "answers.jsonl", compile=True, placement={"stream": "disk"})
     with pytest.raises(TrainingError, match="exclude each other"):

@@ -1,6 +1,7 @@
 """Weight decay towards the parent: AdamW by hand in float64, what it means for each kind of adaptation, and resumed to the bit."""
 
 import math
+import shutil
 
 import pytest
 import tiny
@@ -11,6 +12,8 @@ from etude import catalog
 from etude.adaptation.full import Full
 from etude.adaptation.lora import Lora
 from etude.adaptation.pissa import Pissa
+from etude.adaptation.sequence_classifier import add_outputs
+from etude.core.scores import Outputs
 from etude.engine.decay import Anchors
 from etude.engine.loop import fit
 from etude.engine.optimizer import make_optimizer
@@ -116,6 +119,44 @@ def test_resumed_to_the_bit(tmp_path, adaptation):
     assert any(line.startswith("going on from step 2") for line in rest.said)
     assert all(torch.equal(p, rest.attached.trainable[name]) for name, p in whole.attached.trainable.items())
     assert found.distance == expected.distance
+
+
+def test_resumed_where_another_decomposition_is_found_it_is_pulled_to_the_first(tmp_path):
+    """Another machine, or another number of iterations, begins PiSSA elsewhere; what was begun stays what it was."""
+    whole = tiny.course(tmp_path / "whole", Pissa(rank=4), NextToken(), steps=4, checkpoint_every=2, **PULLED)
+    expected = fit(whole.course)
+    shutil.rmtree(tmp_path / "whole" / "checkpoints" / "step-00000004")
+    rest = tiny.course(tmp_path / "whole", Pissa(rank=4, iterations=1), NextToken(), steps=4, **PULLED)
+    assert any(not torch.equal(first, rest.attached.origins[name]) for name, first in whole.attached.origins.items())
+    found = fit(rest.course)
+    assert all(torch.equal(p, rest.attached.trainable[name]) for name, p in whole.attached.trainable.items())
+    assert found.distance == expected.distance
+    assert any("of which a copy takes 0.0 MiB" in line for line in rest.said), "the layers remember it anyway"
+
+
+@pytest.mark.parametrize("kind", sorted(catalog.ADAPTATIONS))
+@pytest.mark.parametrize("clue", ["zero", "parent"])
+def test_a_newborn_head_decays_to_the_zero_it_was_born_at(kind, clue):
+    """Whatever its adaptation is pulled to, by whichever optimizer; it is no part of how far the rest is from its parent."""
+    virtual = kind in ("prefix", "prompt", "p-tuning")
+    if virtual and clue == "parent":
+        return
+    attached = catalog.find("adaptation", kind)().attach(tiny.llama(), seed=0)
+    add_outputs(attached, Outputs(("reward",), "leaf"))
+    train = options(weight_decay=0.5, decay_to=clue, optimizer="muon")
+    anchors = Anchors(attached, train)
+    optimizer = make_optimizer(attached, train, 0.1, anchors)
+    head = attached.trainable["score.weight"]
+    (group,) = [group for group in optimizer.param_groups if any(p is head for p in group["params"])]
+    assert group["weight_decay"] == 0.5 and "betas" in group, "heads go by AdamW"
+    assert "score.weight" not in anchors.origins
+    with torch.no_grad():
+        head.fill_(2.0)
+    assert not anchors.distance(), "nothing else has moved"
+    for p in attached.trainable.values():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert torch.allclose(head, torch.full_like(head, 2.0 * (1 - 0.1 * 0.5)))
 
 
 def test_a_lora_is_pulled_to_zero_already(tmp_path):

@@ -18,6 +18,7 @@ from etude.engine.optimizers.muon import Muon
 from etude.engine.step import take_step
 from etude.model.policy import Policy
 from etude.objective.next_token import NextToken
+from etude.objective.reward import RewardModel
 from etude.recipe.schema import Train
 
 
@@ -80,6 +81,27 @@ def test_no_row_of_an_embedding_and_no_virtual_token_is_made_orthogonal(adaptati
     names = {name for name, p in attached.trainable.items() if id(p) in ours}
     blocks = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     assert names == ({f"transformer.h.0.{name}.weight" for name in blocks} if adaptation.kind == "full" else set())
+
+
+@pytest.mark.parametrize("adaptation", [Full(), Lora(rank=4)], ids=["full", "lora"])
+def test_a_head_goes_by_adamw_beside_muon(tmp_path, adaptation):
+    """Its steps are those of AdamW alone while all else stands still; and it goes on where it stopped."""
+    options = dict(learning_rate=3e-3, schedule="constant", weight_decay=0.1, rates={"*layers*": 1e-12, "*embed*": 1e-12, "*norm*": 1e-12})
+    options["rates"] = options["rates"] if adaptation.kind == "full" else {"*layers*": 1e-12}
+    heads = []
+    for optimizer in (Muon(), AdamW()):
+        found = tiny.course(tmp_path / optimizer.kind, adaptation, RewardModel(), steps=3, optimizer=optimizer, **options)
+        fit(found.course)
+        heads.append(found.attached.trainable["score.weight"].detach())
+    assert heads[0].abs().max() > 1e-3
+    assert torch.allclose(*heads, atol=1e-7)
+    plain = dict(learning_rate=3e-3, schedule="constant", optimizer=Muon())
+    whole = tiny.course(tmp_path / "whole", adaptation, RewardModel(), steps=4, **plain)
+    fit(whole.course)
+    fit(tiny.course(tmp_path / "half", adaptation, RewardModel(), steps=2, checkpoint_every=1, **plain).course)
+    rest = tiny.course(tmp_path / "half", adaptation, RewardModel(), steps=4, **plain)
+    fit(rest.course)
+    assert all(torch.equal(p, rest.attached.trainable[name]) for name, p in whole.attached.trainable.items())
 
 
 @pytest.mark.parametrize("adaptation", [Full(), Lora(rank=4)], ids=["full", "lora"])

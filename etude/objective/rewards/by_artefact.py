@@ -12,7 +12,8 @@ class ByArtefact(Reward):
 
     kind: ClassVar[str] = "artefact"
     artefact: Annotated[str, Field(min_length=1)] = "reward"
-    """Its name, `name@version` or an alias; its tokenizer must be that of the model that writes."""
+    """Its name, `name@version` or an alias; where a stage of the same recipe makes it, that stage runs first. Its tokenizer must be that of
+    the model that writes."""
 
     @property
     def reads_with(self) -> str:
