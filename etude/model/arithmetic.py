@@ -50,7 +50,8 @@ def arithmetic(model: PreTrainedModel) -> Arithmetic:
 
 def peak(model: PreTrainedModel, tokens: int, dtype: torch.dtype) -> float:
     """Operations a second that plain matrix products of the model's own shapes reach here, each as often as it occurs; takes seconds."""
-    weights = [m.weight for m in model.modules() if not isinstance(m, nn.Embedding) and getattr(m, "weight", None) is not None]
+    found = (getattr(m, "weight", None) for m in model.modules() if not isinstance(m, nn.Embedding))
+    weights = [weight for weight in found if isinstance(weight, torch.Tensor)]
     shapes = Counter(tuple(weight.shape) for weight in weights if weight.dim() == 2)
     work = spent = 0.0
     for (out, into), count in shapes.items():
