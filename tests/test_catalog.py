@@ -11,7 +11,7 @@ from pydantic import BaseModel
 import etude
 from etude import catalog
 from etude.engine.loop import fit
-from etude.recipe import corpus, schema
+from etude.recipe import corpus, data, schema
 from etude.recipe.strict import Leaf, Strict
 
 PACKAGE, TESTS = Path(etude.__file__).parent, Path(__file__).parent
@@ -78,7 +78,8 @@ def test_eight_rows_are_learnt(tmp_path, adaptation, objective):
     assert made.losses[-1] < WEAK.get(adaptation, STRONG) * made.losses[0]
 
 
-CLASSES = [found for found in {**vars(schema), **vars(corpus)}.values() if isinstance(found, type) and issubclass(found, Strict)]
+NAMED = {**vars(schema), **vars(data), **vars(corpus)}.values()
+CLASSES = [found for found in NAMED if isinstance(found, type) and issubclass(found, Strict)]
 MODELS = [found for found in CLASSES if found not in (Strict, Leaf)]
 KEYS = [(model, name) for model in [*MODELS, *LEAVES.values()] for name in model.model_fields]
 
@@ -103,7 +104,7 @@ def read_in_the_code() -> set[tuple[str, str]]:
 
 
 CALLED = {name: name.lower() for name in ("Recipe", "Stage", "Data", "Source", "Train", "Keep", "Newborn")}
-CALLED |= {"Evaluate": "settings", "EarlyStopping": "settings", "Replay": "settings"}
+CALLED |= dict.fromkeys(("Evaluate", "EarlyStopping", "Replay", "Stability"), "settings")
 CALLED |= {"Corpus": "recipe", "Deduplicate": "deduplicate", "Near": "near", "Benchmark": "benchmark", "Overlap": "rule"}
 """What the code calls a part of the recipe wherever it reads one; a leaf reads itself."""
 READ_AS = {("Newborn", "size"): "parameters", ("Newborn", "compute"): "parameters"}
