@@ -127,7 +127,7 @@ def test_rows_of_ones_own_are_replayed_but_not_those_held_out(project, base):
 @pytest.mark.parametrize("replay", [None, {"share": 0.25}], ids=["sources", "replay"])
 def test_steps_of_so_many_tokens_count_rows_as_they_are_drawn(project, base, voice, replay):
     """Long rows beside short ones, at a share that is not their number's: one epoch draws about as many rows of the task as there are."""
-    one = stage(project / "answers.jsonl", steps=None, epochs=1, tokens_per_step=300)
+    one = stage(project / "answers.jsonl", steps=None, epochs=1, examples_per_step=16, tokens_per_step=300)
     if replay is None:
         long = [{"text": f"{i} " + "and so on, and so forth, one after the other, " * 5} for i in range(200)]
         (project / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
@@ -194,7 +194,7 @@ def test_the_parents_own_answers_are_replayed(project, base, voice):
 
 
 def test_how_many_steps_answers_make_is_known_before_they_are_written(project, base, voice):
-    one = replaying(project, {"share": 0.5, "answers": True, "max_new_tokens": 6}, steps=None, tokens_per_step=150)
+    one = replaying(project, {"share": 0.5, "answers": True, "max_new_tokens": 6}, steps=None, examples_per_step=16, tokens_per_step=150)
     file = recipe(project / "own.yaml", base, {"s": one})
     with pytest.raises(TrainingError, match=r"how long the parent's answers are .* is not known before"):
         etude.run(str(file), voice=voice, project=project)
