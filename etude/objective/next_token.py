@@ -30,6 +30,10 @@ class NextToken(Objective):
         return self.label_smoothing > 0 or self.z_loss > 0
 
     @property
+    def unit(self) -> str:
+        return super().unit if self.reads_everything else "nats a token"
+
+    @property
     def watched(self) -> tuple[str, ...]:
         return ("unsmoothed",) if self.label_smoothing else ()
 

@@ -50,6 +50,8 @@ def test_an_artefact_with_everything_beside_it(project, base, colours, voice):
     assert "README.md" not in files
     record = done.record
     assert record.reference == "colours@1" and record.kind == "adapter" and record.stage == "sft"
+    curve = done.judgement.about.curve
+    assert curve.unit == "nats a token" and [point.step for point in curve.held_out] == [0, 4], "drawn beside the training loss"
     assert (record.parent.kind, record.parent.reference) == ("base", str(base))
     assert record.parent.fingerprint == record.fingerprints.base == fingerprint_folder(base)
     assert record.versions["torch"] == torch.__version__.split("+")[0] and record.machine.processes == 1

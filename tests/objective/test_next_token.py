@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from etude.core.scores import Scores
 from etude.data.rows import Cut
 from etude.data.trees import forest_of
+from etude.evaluation.judgement import NATS
 from etude.model.policy import Policy
 from etude.objective.next_token import NextToken
 
@@ -55,3 +56,8 @@ def test_smoothing_and_z_loss_are_torchs_own_on_each_sample_alone(llama, smoothi
     wanted = wanted or {"model.norm.weight": alone.gradients(expected, truth)["model.norm.weight"]}
     assert tiny.furthest(found, wanted) < 1e-4
     assert ("unsmoothed" in result.metrics) == (smoothing > 0)
+
+
+def test_only_plain_likelihoods_are_nats_a_token():
+    assert NextToken().unit == NATS, "by which the report draws held-out losses beside those of training"
+    assert NATS not in (NextToken(label_smoothing=0.1).unit, NextToken(z_loss=1e-4).unit)
