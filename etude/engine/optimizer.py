@@ -72,6 +72,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, trainable: Mapping[str, 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, trainable: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     """The reverse of `optimizer_tensors`; each tensor goes where its parameter lies, `step` stays where the optimizer keeps it."""
+    optimizer.state.clear()  # before the first step there is none, also where a run went back to there
     for path, tensor in tensors.items():
         name, key = path.rsplit("/", 1)
         p = trainable[name]

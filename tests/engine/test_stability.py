@@ -152,3 +152,22 @@ def test_what_is_usual_is_a_median_that_one_wild_value_does_not_move():
     assert guard.accepts(0.1, 0.01), "better than usual is no fault"
     assert not guard.accepts(math.nan, 1.0) and not guard.accepts(2.0, math.inf)
     assert Guard(Stability()).accepts(1e9, 1e9), "of the first steps nothing is known"
+
+
+def test_going_back_to_the_very_beginning_leaves_nothing_behind(tmp_path):
+    """As a run that never saw these rows: weights to the bit, so the optimizer remembers nothing of steps that are not its own."""
+    spoil = lambda trainable: trainable["model.norm.weight"].fill_(math.nan)
+    made, outcome = run(tmp_path / "planted", plant=once(3, spoil))
+    assert outcome.events[-1] == "went back from step 5 to 0, passing over 16 rows"
+    plain = tiny.course(
+        tmp_path / "plain",
+        Full(),
+        NextToken(),
+        examples=[one for i, one in enumerate(rows(640)) if not 24 <= i < 40],
+        steps=STEPS,
+        learning_rate=3e-3,
+        examples_per_step=8,
+        schedule="constant",
+    )
+    fit(replace(plain.course, order=InTurn(plain.course.order), examples=8 * STEPS))
+    assert all(torch.equal(p, made.attached.trainable[name]) for name, p in plain.attached.trainable.items())
